@@ -1,0 +1,60 @@
+# Each target installs what it needs (scripts/environment.sh, python -m e2e.cluster) and says what it does.
+# Caches: $XDG_CACHE_HOME/aixcoder or ~/.cache/aixcoder. `make help` lists the targets and the variables.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down test lint unit component e2e test-long generate images cluster-up cluster-down clean
+
+# local: a Kubernetes made on this machine. existing: the one that KUBECONFIG names.
+CLUSTER ?= local
+# node-local: small images, the Python packages from this machine's disk. full: the images that a registry would hold.
+IMAGES ?= node-local
+# Where an existing cluster pulls its images from, such as registry.example.com/team.
+IMAGE_REGISTRY ?=
+export CLUSTER IMAGES IMAGE_REGISTRY
+
+in_environment := @bash scripts/environment.sh python -m
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Variables: CLUSTER=local|existing  KUBECONFIG=FILE  IMAGES=node-local|full  IMAGE_REGISTRY=HOST/PATH"
+
+demo: ## Bring up Kubernetes, the operator, the gateway and one model, and ask it for a completion
+	$(in_environment) e2e.demo up
+
+demo-down: ## Take away all that `make demo` made
+	$(in_environment) e2e.demo down
+
+test: ## lint, unit, component and e2e, up to the first that fails; under 30 minutes with warm caches
+	$(in_environment) scripts test
+
+lint: ## Check style, types, import layers, shell, YAML, the chart and the generated files
+	$(in_environment) scripts lint
+
+unit: ## Run the tests of what decides: no process, no network
+	$(in_environment) scripts unit
+
+component: ## Run the tests of each program against a real API server, a real engine and real clients
+	$(in_environment) scripts component
+
+e2e: ## Run the tests of everything together on a real cluster
+	$(in_environment) scripts e2e
+
+test-long: ## Run the long form of all tests: hours
+	$(in_environment) scripts test-long
+
+generate: ## Write the generated files: the CRDs
+	$(in_environment) scripts generate
+
+images: ## Build the container images from images/
+	$(in_environment) e2e.demo images
+
+cluster-up: ## Bring up the local Kubernetes alone
+	$(in_environment) e2e.cluster up
+
+cluster-down: ## Take the local Kubernetes away
+	$(in_environment) e2e.cluster down
+
+clean: ## Remove what the targets made in the checkout; the cache outside it stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

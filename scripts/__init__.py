@@ -1,0 +1,1 @@
+"""What the Makefile's targets do: `python -m scripts TARGET`, run inside `scripts/environment.sh`."""
