@@ -56,5 +56,5 @@ cluster-down: ## Take the local Kubernetes away
 	$(in_environment) e2e.cluster down
 
 clean: ## Remove what the targets made in the checkout; the cache outside it stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from e2e.cluster.errors import ClusterError
+from e2e.cluster.programs import kubernetes_programs
 from scripts.lint import lint_steps
 from scripts.steps import Outcome, Step, line, record, run_live, run_quietly, summary
 
@@ -29,7 +31,7 @@ LONG = (
 
 def lint() -> bool:
     """Run every lint step, print the output of those that failed."""
-    outcomes = run_quietly(lint_steps(str(helm())), lambda outcome: print(line(outcome), flush=True))
+    outcomes = run_quietly(lint_steps(kubernetes_programs() / "helm"), lambda outcome: print(line(outcome), flush=True))
     record("lint", outcomes)
     for outcome in outcomes:
         if not outcome.ok:
@@ -96,6 +98,9 @@ def main() -> int:
         return 0 if target() else 1
     except KeyboardInterrupt:
         return 130
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

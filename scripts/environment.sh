@@ -89,7 +89,12 @@ ensure_uv() {
 
 checksum() { cat uv.lock pyproject.toml | sha256sum | cut -d' ' -f1; }
 
-stamp=$cache/stamps/$(printf '%s' "$PWD" | sha256sum | cut -c1-16)/environment
+# What the tools keep for this checkout, outside it.
+kept=$cache/checkouts/$(printf '%s' "$PWD" | sha256sum | cut -c1-16)
+export MYPY_CACHE_DIR=$kept/mypy RUFF_CACHE_DIR=$kept/ruff HYPOTHESIS_STORAGE_DIRECTORY=$kept/hypothesis
+export PYTEST_ADDOPTS="-o cache_dir=$kept/pytest ${PYTEST_ADDOPTS:-}"
+
+stamp=$kept/environment
 wanted=$(checksum)
 if ! { [ -x .venv/bin/python ] && [ -x "$tools/bin/uv" ] && new_enough .venv/bin/python && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }; then
   started=$SECONDS
@@ -98,7 +103,7 @@ if ! { [ -x .venv/bin/python ] && [ -x "$tools/bin/uv" ] && new_enough .venv/bin
   ensure_uv
   say "environment: syncing .venv with uv.lock (6 GB the first time on a machine)"
   "$tools/bin/uv" sync --quiet --locked --all-extras --all-groups || fail "uv sync failed: where uv.lock is out of date, run 'uv lock' and commit it"
-  mkdir -p "$(dirname "$stamp")"
+  mkdir -p "$kept"
   printf '%s\n' "$wanted" >"$stamp"
   say "environment: ready after $((SECONDS - started)) s"
 fi

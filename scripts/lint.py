@@ -29,17 +29,17 @@ def is_shell(path: Path) -> bool:
     return first.startswith(b"#!") and first.split(b"/")[-1].split()[-1] in {b"sh", b"bash", b"dash"}
 
 
-def lint_steps(helm: str) -> list[Step]:
-    """All lint steps; `helm` is the path of the helm program. The longest is first, so that the others fit beside it."""
+def lint_steps(helm: Path) -> list[Step]:
+    """All lint steps; `helm` is the helm program. The longest is first, so that the others fit beside it."""
     shell = sorted(str(path.relative_to(REPOSITORY)) for path in files() if is_shell(path))
     commands: dict[str, tuple[str, ...]] = {
         "mypy": ("mypy",),
-        "import layers": ("lint-imports", "--no-cache"),
-        "ruff check": ("ruff", "check", "--no-cache"),
-        "ruff format": ("ruff", "format", "--check", "--no-cache"),
+        "import layers": ("lint-imports", "--no-cache", "--no-logo"),
+        "ruff check": ("ruff", "check"),
+        "ruff format": ("ruff", "format", "--check"),
         "shellcheck": ("shellcheck", *shell),
         "yamllint": ("yamllint", "--strict", "."),
-        "helm lint": (helm, "lint", "--strict", "helm/aixcoder"),
+        "helm lint": (str(helm), "lint", "--strict", "helm/aixcoder"),
         "generated files": (sys.executable, "-m", "aixcoder_operator.api.crd", "--check"),
         "uv.lock": ("uv", "lock", "--check", "--quiet"),
     }

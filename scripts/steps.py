@@ -14,16 +14,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from e2e.cluster import cache
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 INTERRUPT_GRACE_SECONDS = 60.0
 """How long an interrupted or hanging step may take to clean up after itself before it is killed."""
-
-
-def cache_directory() -> Path:
-    """Where everything that is kept between runs lies: `$XDG_CACHE_HOME/aixcoder`, else `~/.cache/aixcoder`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "aixcoder"
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,7 @@ def run_quietly(steps: Sequence[Step], report: Callable[[Outcome], None]) -> lis
 
 def record(target: str, outcomes: Sequence[Outcome]) -> None:
     """Append the times to `times.jsonl` in the cache, one JSON object a step: when, target, step, seconds, ok."""
-    path = cache_directory() / "times.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = cache.root() / "times.jsonl"
     at = datetime.now(UTC).isoformat(timespec="seconds")
     with path.open("a", encoding="utf-8") as file:
         for outcome in outcomes:
