@@ -1,0 +1,28 @@
+{{/* Objects that operator and gateway have alike. Each takes {root, component, pod}. */}}
+
+{{- define "aixcoder.disruptionBudget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "aixcoder.name" .root }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace | quote }}
+  labels: {{- include "aixcoder.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: {{ .pod.podDisruptionBudget.maxUnavailable }}
+  # A pod that never gets ready must not hold up a node's drain.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels: {{- include "aixcoder.selector" . | nindent 6 }}
+{{- end }}
+
+{{- define "aixcoder.serviceAccountObject" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "aixcoder.serviceAccount" . }}
+  namespace: {{ .root.Release.Namespace | quote }}
+  labels: {{- include "aixcoder.labels" . | nindent 4 }}
+  {{- with .pod.serviceAccount.annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}

@@ -1,0 +1,41 @@
+{{/*
+What the operator may do in a namespace whose AixcoderDeployments it serves: what it does and no more. It may write Secrets (the Ray tokens) and
+read none; server-side apply is a patch that may create. A test compares these rules with the API server's audit log.
+*/}}
+{{- define "aixcoder.operatorRules" -}}
+- apiGroups: [serving.aixcoder.io]
+  resources: [aixcoderdeployments]
+  verbs: [get, list, watch]
+- apiGroups: [serving.aixcoder.io]
+  resources: [aixcoderdeployments/status]
+  verbs: [patch]
+# Children name their owner with blockOwnerDeletion; where OwnerReferencesPermissionEnforcement is on, that needs this right.
+- apiGroups: [serving.aixcoder.io]
+  resources: [aixcoderdeployments/finalizers]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [pods, services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [controllerrevisions, replicasets, statefulsets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create, patch]
+# Whether a claim that a deployment names is there.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
