@@ -25,7 +25,7 @@ _NAME_RULES = (
         f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
         f"metadata.name: at most {MAX_NAME_LENGTH} characters, so that the names of its pods and Services fit 63",
     ),
-    # The server already holds names to letters, digits, '-' and '.'; the whole DNS-1035 check would pass the cost budget.
+    # The server holds names to letters, digits, '-' and '.' already; the whole DNS-1035 check would pass the budget.
     rule(
         "!self.metadata.name.contains('.') && !self.metadata.name.matches('^[0-9]')",
         "metadata.name: begin with a letter and use no dots, only lower-case letters, digits and '-': Services are "
