@@ -150,20 +150,20 @@ class ReplicaSettings(Message):
     shutdown_grace_seconds: float = Field(default=60.0, ge=0)
 
 
-class _Resource(Message):
+class ResourceView(Message):
     """Parts of a Kubernetes object: camelCase outside, snake_case inside."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
-class CompletionDefaults(_Resource):
+class CompletionDefaults(ResourceView):
     """`spec.completion`: what applies where a client says nothing. Changes in place."""
 
     max_tokens: int | None = None
     temperature: float | None = None
 
 
-class Traffic(_Resource):
+class Traffic(ResourceView):
     """`status.traffic`: which units get requests. A unit's name is the name of its headless Service.
 
     `version` rises by one with each change; a gateway's `/routes` names the version it acts on.
@@ -173,28 +173,33 @@ class Traffic(_Resource):
     weights: dict[str, int] = Field(default_factory=dict)
 
 
-class _ModelView(_Resource):
+class _ModelView(ResourceView):
     variant: str = "aixcoder-7b"
     served_name: str | None = None
 
 
-class _SpecView(_Resource):
+class _EngineView(ResourceView):
+    max_model_length: int | None = None
+
+
+class _SpecView(ResourceView):
     model: _ModelView = _ModelView()
+    engine: _EngineView = _EngineView()
     completion: CompletionDefaults = CompletionDefaults()
 
 
-class _StatusView(_Resource):
+class _StatusView(ResourceView):
     traffic: Traffic = Traffic()
 
 
-class _MetadataView(_Resource):
+class _MetadataView(ResourceView):
     name: str
     namespace: str
     uid: str
     creation_timestamp: datetime
 
 
-class DeploymentView(_Resource):
+class DeploymentView(ResourceView):
     """What the gateway reads of an `AixcoderDeployment`."""
 
     metadata: _MetadataView

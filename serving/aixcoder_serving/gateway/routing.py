@@ -1,0 +1,135 @@
+"""Which deployment answers a model name, and which of its replicas takes a request. Decides only; knows no network."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from aixcoder_serving.gateway.problems import invalid, unknown_model
+from aixcoder_serving.protocol import DeploymentView, Route, Routes
+
+Endpoints = Mapping[tuple[str, str], tuple[str, ...]]
+"""(namespace, unit) → addresses `ip:port` of the replicas that are ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The cluster as the gateway acts on it: `deployments` oldest first, and the ready replicas of each unit."""
+
+    deployments: tuple[DeploymentView, ...]
+    endpoints: Endpoints
+
+    @classmethod
+    def of(cls, deployments: Iterable[DeploymentView], endpoints: Endpoints) -> View:
+        """A view with the deployments in the order in which they claim names."""
+        oldest_first = sorted(deployments, key=lambda d: (d.metadata.creation_timestamp, d.metadata.uid))
+        return cls(tuple(oldest_first), endpoints)
+
+
+NOTHING = View((), {})
+
+
+class RouteTable(Protocol):
+    """Where views come from: Kubernetes, or one replica on this machine."""
+
+    @property
+    def view(self) -> View | None:
+        """What is known now; None before anything is."""
+
+    async def run(self) -> None:
+        """Keep the view fresh until cancelled."""
+
+
+class Outstanding(Counter[str]):
+    """Requests that this gateway has at each replica now."""
+
+    @contextmanager
+    def at(self, address: str) -> Iterator[None]:
+        """Count one request at `address` while the block runs."""
+        self[address] += 1
+        try:
+            yield
+        finally:
+            self[address] -= 1
+            if not self[address]:
+                del self[address]
+
+
+def claims(view: View) -> dict[str, DeploymentView]:
+    """Model name → the deployment that answers to it: of several that claim one, the oldest."""
+    names: dict[str, DeploymentView] = {}
+    for deployment in view.deployments:
+        names.setdefault(deployment.served_name, deployment)
+    return names
+
+
+def deployment_for(view: View, model: str | None) -> DeploymentView | None:
+    """The deployment that answers to `model`; None where there is no deployment at all.
+
+    One deployment alone answers to any name, and to none.
+
+    Raises:
+        Problem: there are several, and the name is missing or unknown.
+
+    """
+    if len(view.deployments) <= 1:
+        return view.deployments[0] if view.deployments else None
+    if model is None:
+        raise invalid("`model` is needed, since several are served here: GET /v1/models lists them.", "model")
+    deployment = claims(view).get(model)
+    if deployment is None:
+        raise unknown_model()
+    return deployment
+
+
+def units_with_traffic(view: View, deployment: DeploymentView) -> dict[str, tuple[str, ...]]:
+    """Unit → its ready replicas, for the units of a deployment that have a share of the traffic."""
+    weights = deployment.status.traffic.weights
+    namespace = deployment.metadata.namespace
+    return {unit: view.endpoints.get((namespace, unit), ()) for unit, weight in weights.items() if weight > 0}
+
+
+def choose(
+    view: View,
+    deployment: DeploymentView,
+    outstanding: Mapping[str, int],
+    avoid: Collection[str | None] = (),
+    rng: random.Random = random,  # type: ignore[assignment]  # the module has the class's methods
+) -> str | None:
+    """The replica that takes the next request: a unit by its weight, in it the one with the fewest outstanding.
+
+    A unit without a replica to offer leaves its share to the others. Ties fall at random, so that gateways which all
+    start from zero do not all take the first. None where nothing but `avoid` is left.
+    """
+    weights = deployment.status.traffic.weights
+    free = {
+        unit: [address for address in addresses if address not in avoid]
+        for unit, addresses in units_with_traffic(view, deployment).items()
+    }
+    units = [unit for unit, addresses in free.items() if addresses]
+    if not units:
+        return None
+    addresses = free[rng.choices(units, [weights[unit] for unit in units])[0]]
+    least = min(outstanding.get(address, 0) for address in addresses)
+    return rng.choice([address for address in addresses if outstanding.get(address, 0) == least])
+
+
+def routes(view: View) -> Routes:
+    """What a view means for each deployment, as the page /routes shows it."""
+    return Routes(
+        routes=tuple(
+            Route(
+                namespace=deployment.metadata.namespace,
+                name=deployment.metadata.name,
+                uid=deployment.metadata.uid,
+                served_name=deployment.served_name,
+                traffic_version=deployment.status.traffic.version,
+                endpoints=units_with_traffic(view, deployment),
+            )
+            for deployment in view.deployments
+        )
+    )

@@ -1,0 +1,72 @@
+"""The HTTP server under the gateway's applications."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+# Editors keep their connections; a proxy in front may keep its own for up to a minute.
+_KEEP_ALIVE_SECONDS = 75
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers and its logging, which are ours. `listening` is set once it takes requests."""
+
+    def __init__(self, application: ASGIApp, *, grace_seconds: float) -> None:
+        self.listening = asyncio.Event()
+        self._ended = asyncio.Event()
+        super().__init__(
+            uvicorn.Config(
+                application,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=math.ceil(grace_seconds),
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `main`."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until `end()`."""
+        try:
+            await super().serve(sockets)
+        finally:
+            self._ended.set()
+
+    async def end(self) -> None:
+        """Take nothing new, and wait for what is in flight."""
+        if self.started:
+            self.should_exit = True
+            await self._ended.wait()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one.
+
+    Raises:
+        OSError: the port is taken.
+
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)

@@ -1,0 +1,208 @@
+"""The way to the replicas: `POST /generate` over HTTP/1.1, answered by NDJSON messages, each validated as it comes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from types import SimpleNamespace, TracebackType
+from typing import Self
+
+import aiohttp
+from pydantic import ValidationError
+
+from aixcoder_serving.protocol import (
+    STREAM_MESSAGE,
+    CompletionRequest,
+    Delta,
+    Failed,
+    Finished,
+    Refused,
+    Started,
+)
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 0.25
+"""Within one cluster a connection takes a millisecond; a pod whose node is gone never answers at all."""
+SILENCE_SECONDS = 120.0
+"""The longest that a replica may say nothing: a long prompt behind a queue on a CPU."""
+_POOL_SECONDS = 30.0
+"""An idle connection is dropped well before the replica drops it (75 s), so that the two seldom race."""
+_LINE_LIMIT = 4 * 2**20
+
+
+class UpstreamError(Exception):
+    """A replica did not complete a request. `reason` is a word for metrics."""
+
+    reason = "error"
+
+
+class NotTaken(UpstreamError):
+    """The replica did not take the request: no connection, or it is full or draining."""
+
+    reason = "not_taken"
+
+
+class Lost(UpstreamError):
+    """The replica went away after the request had been sent."""
+
+    reason = "lost"
+
+
+class Silent(UpstreamError):
+    """The replica said nothing for `SILENCE_SECONDS`."""
+
+    reason = "silent"
+
+
+class Broken(UpstreamError):
+    """The replica answered with an error of its own, or with what is not the protocol."""
+
+    reason = "broken"
+
+
+class Rejected(UpstreamError):
+    """The replica found the request at fault: `message` says why, `param` where."""
+
+    reason = "rejected"
+
+    def __init__(self, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class Upstream:
+    """The connections to all replicas. An async context manager."""
+
+    def __init__(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        reused = aiohttp.TraceConfig()
+        reused.on_connection_reuseconn.append(_note_reuse)
+        self._pooled = _session(timeout, force_close=False, traces=[reused])
+        self._fresh = _session(timeout, force_close=True, traces=[])
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._pooled.close()
+        await self._fresh.close()
+
+    async def generate(self, address: str, request: CompletionRequest) -> AsyncGenerator[Started | Delta | Finished]:
+        """Run `request` on the replica at `address`; the last message is Finished.
+
+        Closing the iterator, or cancelling who waits for it, closes the connection: the replica stops at once.
+
+        Raises:
+            UpstreamError: one of the above.
+
+        """
+        body = request.model_dump_json(exclude_none=True).encode()
+        response = await self._post(f"http://{address}/generate", body)
+        finished = False
+        try:
+            if response.status != 200:
+                raise await _refusal(response)
+            async for message in _messages(response):
+                if isinstance(message, Failed):
+                    raise _failure(message)
+                finished = isinstance(message, Finished)
+                yield message
+        except (aiohttp.ClientError, OSError) as error:  # its time-outs are among them
+            if not finished:
+                raise _interrupted(address, error) from error
+        finally:
+            # Back to the pool where all of it was read; else it is cut, which is how a replica learns of a cancel.
+            response.close() if not response.content.at_eof() else response.release()
+        if not finished:
+            raise Lost(f"{address} ended its answer before it was complete")
+
+    async def _post(self, url: str, body: bytes) -> aiohttp.ClientResponse:
+        used = SimpleNamespace(reused=False)
+        try:
+            return await _send(self._pooled, url, body, used)
+        except Lost:
+            # A pooled connection that the replica had closed meanwhile says nothing about the replica.
+            if not used.reused:
+                raise
+        return await _send(self._fresh, url, body, used)
+
+
+def _session(
+    timeout: aiohttp.ClientTimeout, *, force_close: bool, traces: list[aiohttp.TraceConfig]
+) -> aiohttp.ClientSession:
+    # limit=0: admission is decided before this point. Addresses are numeric, so there is nothing to race.
+    connector = (
+        aiohttp.TCPConnector(limit=0, force_close=True, happy_eyeballs_delay=None)
+        if force_close
+        else aiohttp.TCPConnector(limit=0, keepalive_timeout=_POOL_SECONDS, happy_eyeballs_delay=None)
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        trace_configs=traces,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        headers={"Content-Type": "application/json"},
+    )
+
+
+async def _note_reuse(
+    _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceConnectionReuseconnParams
+) -> None:
+    context.trace_request_ctx.reused = True
+
+
+async def _send(session: aiohttp.ClientSession, url: str, body: bytes, used: SimpleNamespace) -> aiohttp.ClientResponse:
+    try:
+        return await session.post(url, data=body, trace_request_ctx=used)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise NotTaken(f"{url}: {error}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise _interrupted(url, error) from error
+
+
+def _interrupted(where: str, error: Exception) -> UpstreamError:
+    """What an error means on a connection over which the request went out."""
+    if isinstance(error, TimeoutError):
+        return Silent(f"{where} said nothing for {SILENCE_SECONDS:g} s")
+    return Lost(f"{where}: {error!r}")
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
+    """What an answer other than 200 means."""
+    if response.status in (429, 503):
+        return NotTaken(f"{response.url} answered {response.status}")
+    if response.status >= 500 or response.status < 400:
+        return Broken(f"{response.url} answered {response.status}")
+    try:
+        refused = Refused.model_validate_json(await response.read())
+    except ValidationError:
+        return Broken(f"{response.url} answered {response.status} without a reason")
+    return Rejected(refused.message, refused.param)
+
+
+def _failure(failed: Failed) -> UpstreamError:
+    """What a failure after the start means."""
+    if failed.status in (429, 503):
+        return NotTaken(f"the replica failed with {failed.status}")
+    if failed.status < 500:
+        return Rejected(failed.message, None)
+    return Broken(f"the replica failed with {failed.status}")
+
+
+async def _messages(response: aiohttp.ClientResponse) -> AsyncIterator[Started | Delta | Finished | Failed]:
+    rest = b""
+    async for piece in response.content.iter_any():
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > _LINE_LIMIT:
+            raise Broken(f"{response.url} sent a line of more than {_LINE_LIMIT} bytes")
+        for line in lines:
+            try:
+                yield STREAM_MESSAGE.validate_json(line)
+            except ValidationError:
+                # Its text would hold generated code.
+                raise Broken(f"{response.url} sent what is no message of the protocol") from None
