@@ -35,6 +35,8 @@ class GatewaySettings(_Settings):
     namespace: DnsLabel
     service: DnsLabel = "aixcoder-gateway-internal"
     port: int = Field(default=9090, ge=1, le=65535)
+    public_service: DnsLabel = "aixcoder-gateway"
+    """The Service that clients use; status tells its URL."""
 
 
 class LeaseSettings(_Settings):
@@ -94,7 +96,11 @@ def read_key(path: Path) -> bytes:
     try:
         key = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{path}: the operator's key cannot be read ({error.strerror}): mount its Secret") from error
+        raise SettingsError(
+            f"{path}: the operator's key cannot be read ({error.strerror}): mount its Secret"
+        ) from error
     if len(key) < 32:
-        raise SettingsError(f"{path}: the operator's key has {len(key)} bytes, 32 or more are needed: make a longer one")
+        raise SettingsError(
+            f"{path}: the operator's key has {len(key)} bytes, 32 or more are needed: make a longer one"
+        )
     return key

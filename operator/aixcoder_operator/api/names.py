@@ -1,12 +1,8 @@
-"""Names that stand in the cluster and that more than one layer needs. A rename here is a new API."""
+"""Labels and annotations that stand in the cluster and that more than one layer needs. A rename here is a new API."""
 
 from __future__ import annotations
 
-GROUP = "serving.aixcoder.io"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
-KIND = "AixcoderDeployment"
-PLURAL = "aixcoderdeployments"
+from aixcoder_operator.api.base import GROUP
 
 MANAGER = "aixcoder-operator"
 """Field manager of every write, and value of `MANAGED_BY_LABEL` on every child."""
