@@ -97,10 +97,10 @@ def read_key(path: Path) -> bytes:
         key = path.read_bytes()
     except OSError as error:
         raise SettingsError(
-            f"{path}: the operator's key cannot be read ({error.strerror}): mount its Secret"
+            f"{path}: the operator's key is unreadable ({error.strerror}): mount its Secret"
         ) from error
     if len(key) < 32:
         raise SettingsError(
-            f"{path}: the operator's key has {len(key)} bytes, 32 or more are needed: make a longer one"
+            f"{path}: the operator's key has {len(key)} bytes, not 32 or more: make a longer one"
         )
     return key

@@ -1,0 +1,1 @@
+"""Decides what a deployment is to have next. Pure: imports nothing that acts."""

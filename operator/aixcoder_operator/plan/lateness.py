@@ -1,0 +1,52 @@
+"""When a unit is late: a deadline for getting its pods onto nodes, another for getting ready once they are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from aixcoder_operator.api.defaults import Effective
+from aixcoder_operator.api.objects import Object, condition, is_true, timestamp
+from aixcoder_operator.plan.diagnosis import GpuRequest, Reason, refusal, why_not_ready
+from aixcoder_operator.plan.observed import UnitView, scheduled_at
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A deadline has passed. `expired` where it was the progress deadline: the revision may be given up."""
+
+    reason: Reason
+    expired: bool
+
+
+def lateness(unit: UnitView, wish: Effective, started: datetime, now: datetime) -> Late | None:
+    """Whether `unit`, worked on since `started`, is late with getting `wish.replicas` ready replicas.
+
+    The progress deadline counts from the last progress (the start, a pod that got its node, a replica that got ready) and
+    only while every pod has a node. Waiting for a node has the scheduling deadline instead.
+    """
+    if len(unit.ready) >= wish.replicas:
+        return None
+    pods = [*([unit.head] if unit.head else []), *unit.workers]
+    why = why_not_ready(unit, wish.replicas, GpuRequest(wish.gpu_resource, wish.gpus_per_pod), now)
+    nodeless = [pod for pod in pods if not is_true(pod, "PodScheduled")]
+    if nodeless:
+        waiting_since = max(started, min(timestamp(pod["metadata"]["creationTimestamp"]) for pod in nodeless))
+        limit = timedelta(seconds=wish.scheduling_deadline_seconds)
+        return Late(why, expired=False) if now - waiting_since > limit else None
+    if len(unit.workers) < wish.replicas:
+        refused = refusal(unit)
+        if refused is None:
+            return None
+        progress = [timestamp(refused["lastTransitionTime"])]
+    else:
+        progress = [at for pod in pods for at in (scheduled_at(pod), _ready_at(pod)) if at is not None]
+    limit = timedelta(seconds=wish.progress_deadline_seconds)
+    if now - max(started, *progress) <= limit:
+        return None
+    return Late(Reason(why.reason, f"not ready within {wish.progress_deadline_seconds} s: {why.message}"), expired=True)
+
+
+def _ready_at(pod: Object) -> datetime | None:
+    found = condition(pod, "Ready")
+    return timestamp(found["lastTransitionTime"]) if found and found["status"] == "True" else None

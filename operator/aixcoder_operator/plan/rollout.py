@@ -1,0 +1,171 @@
+"""Which units a deployment has next, and which of them gets the traffic.
+
+Each step follows from what is seen:
+
+    no stable unit            → the target alone, with the traffic from the start
+    target beside stable      → both; the target's workers come up while the stable unit serves
+    target has all it wished  → the traffic switches to it, and it is the stable one
+    every gateway acts on it  → what is left drains: no new request comes, running ones end, pods go, the head last
+    target is late            → its GPUs are given back, the stable one stays, the revision is remembered as failed
+
+A unit whose head is gone with its storage is followed by a new incarnation of its revision in the same way: beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from aixcoder_operator.api.defaults import effective
+from aixcoder_operator.api.deployment import RESTART_ANNOTATION
+from aixcoder_operator.api.status import TrafficStatus
+from aixcoder_operator.plan import names
+from aixcoder_operator.plan.diagnosis import Reason
+from aixcoder_operator.plan.lateness import Late, lateness
+from aixcoder_operator.plan.observed import GatewayView, Observed, UnitView
+from aixcoder_operator.plan.worker import SHUTDOWN_GRACE_SECONDS
+
+Farewell = Literal["hold", "drain", "gone"]
+Phase = Literal["Progressing", "Complete", "Failed", "Suspended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The decision. `wishes`: each unit to have and its wished worker pods; `leaving`: what to do with any other."""
+
+    target: UnitView
+    """The unit that the rollout goes to: of the wished revision, or of the stable one where the wished one failed."""
+    stable: str | None
+    """Unit that has served and is protected; None where none has."""
+    phase: Phase
+    wishes: Mapping[str, int]
+    leaving: Mapping[str, Farewell]
+    traffic: TrafficStatus
+    step_started: datetime
+    failed: str | None = None
+    """The wished revision, where it was given up."""
+    stalled: Reason | None = None
+    confirmed: bool = False
+    """Every ready gateway acts on the traffic that status tells, and that is the traffic to be."""
+    units: Mapping[str, UnitView] = field(default_factory=dict)
+
+    @property
+    def serving(self) -> UnitView | None:
+        """The unit with the traffic, where anything is left of it."""
+        return next((self.units[unit] for unit in self.traffic.weights if unit in self.units), None)
+
+
+def decide(observed: Observed, revision: str) -> Rollout:
+    """The rollout of `observed.deployment` towards `revision`, one step on from what is seen."""
+    units = observed.units()
+    status = observed.deployment.status.rollout
+    wish = effective(observed.deployment.spec)
+    replicas = 0 if wish.suspended else wish.replicas
+    stable = units.get(status.stable or "")
+
+    wished = _unit_of(revision, units)
+    started = status.step_started if status.target == wished.name and status.step_started else observed.now
+    late = None if wish.suspended else lateness(wished, wish, started, observed.now)
+    protected = stable is not None and stable.revision != revision
+    given_up = protected and (status.failed == revision or (late is not None and late.expired))
+
+    target = _unit_of(stable.revision, units) if stable and given_up else wished
+    arrived = len(target.ready) >= replicas and target.routable >= replicas
+    beside = stable is not None and stable.name != target.name and not arrived
+    if wish.suspended:
+        wishes, serving, stable = {}, None, None
+    elif stable is not None and beside:
+        wishes, serving = {stable.name: stable.size, target.name: replicas}, stable.name
+    else:
+        wishes, serving = {target.name: replicas}, target.name
+        stable = target if target.ready or (stable and stable.name == target.name) else None
+
+    traffic = _traffic(observed.deployment.status.traffic, serving)
+    switched = traffic != observed.deployment.status.traffic
+    if switched:
+        started = observed.now
+    confirmed = not switched and acts_on(observed.gateways, traffic.version)
+    leaving = {
+        unit.name: farewell(unit, confirmed, observed.now - started)
+        for unit in units.values()
+        if unit.name not in wishes
+    }
+    return Rollout(
+        target=target,
+        stable=stable.name if stable else None,
+        phase=_phase(wish.suspended, given_up, arrived and not any(step != "gone" for step in leaving.values())),
+        wishes=wishes,
+        leaving=leaving,
+        traffic=traffic,
+        step_started=started,
+        failed=revision if given_up else None,
+        stalled=_stalled(observed, revision, given_up, late),
+        confirmed=confirmed,
+        units=units,
+    )
+
+
+def acts_on(gateways: tuple[GatewayView, ...] | None, version: int) -> bool:
+    """Whether every ready gateway is known to act on traffic `version`. Unasked gateways are not; none at all are."""
+    return gateways is not None and all(
+        gateway.route is not None and gateway.route.traffic_version == version for gateway in gateways
+    )
+
+
+def farewell(unit: UnitView, confirmed: bool, since_switch: timedelta) -> Farewell:
+    """What to do with a unit that is not wished for any more.
+
+    It is held while a gateway may still send to it or a request runs in it; no request outlives the shutdown grace. The
+    head stays until the last worker is gone: without it a worker could not drain.
+    """
+    if not unit.workers and not unit.leaving and unit.size == 0:
+        return "gone"
+    if not unit.ready:
+        return "drain"
+    idle = all(
+        view is not None and view.stats is not None and view.stats.running + view.stats.waiting == 0
+        for view in (unit.replicas.get(pod["metadata"]["name"]) for pod in unit.ready)
+    )
+    if not confirmed or not (idle or since_switch > timedelta(seconds=SHUTDOWN_GRACE_SECONDS)):
+        return "hold"
+    return "drain"
+
+
+def _unit_of(revision: str, units: Mapping[str, UnitView]) -> UnitView:
+    """The newest incarnation of `revision` with a head to live with, or the next one, which does not exist yet."""
+    numbers = [names.incarnation_of(unit.name, revision) for unit in units.values() if unit.revision == revision]
+    if not numbers:
+        return UnitView(names.unit_name(revision, 0), revision)
+    newest = units[names.unit_name(revision, max(numbers))]
+    if newest.lost_its_head:
+        return UnitView(names.unit_name(revision, max(numbers) + 1), revision)
+    return newest
+
+
+def _traffic(before: TrafficStatus, serving: str | None) -> TrafficStatus:
+    weights = {serving: 100} if serving else {}
+    return before if before.weights == weights else TrafficStatus(version=before.version + 1, weights=weights)
+
+
+def _phase(suspended: bool, given_up: bool, complete: bool) -> Phase:
+    if suspended:
+        return "Suspended"
+    if given_up:
+        return "Failed"
+    return "Complete" if complete else "Progressing"
+
+
+def _stalled(observed: Observed, revision: str, given_up: bool, late: Late | None) -> Reason | None:
+    if not given_up:
+        return late.reason if late else None
+    told = observed.deployment.status.condition("Stalled")
+    if observed.deployment.status.rollout.failed == revision and told is not None:
+        return Reason(told.reason, told.message)
+    why = late.reason if late else Reason("ProgressDeadlineExceeded", "it did not get ready in time")
+    return Reason(
+        why.reason,
+        f"revision {revision} was given up and its GPUs given back, the one before keeps serving. {why.message}. "
+        f"Change the spec, or the annotation {RESTART_ANNOTATION}, to try again",
+    )
