@@ -57,7 +57,6 @@ def readiness(rollout: Rollout, wish: Effective, image_waits: bool, now: datetim
 def conditions(
     deployment: AixcoderDeployment,
     rollout: Rollout,
-    wish: Effective,
     found: Readiness,
     invalid: Reason | None,
     now: datetime,

@@ -73,7 +73,7 @@ def _causes(unit: UnitView, wish: int, gpu: GpuRequest, now: datetime) -> Iterat
 
 
 def refusal(unit: UnitView) -> Mapping[str, Any] | None:
-    """The ReplicaSet's condition that pods could not be made, by a quota or an admission rule; None where they could."""
+    """The ReplicaSet's condition that pods could not be made, for a quota or an admission rule; else None."""
     found = condition(unit.replica_set, "ReplicaFailure") if unit.replica_set else None
     return found if found and found["status"] == "True" else None
 

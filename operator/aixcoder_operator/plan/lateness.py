@@ -22,8 +22,8 @@ class Late:
 def lateness(unit: UnitView, wish: Effective, started: datetime, now: datetime) -> Late | None:
     """Whether `unit`, worked on since `started`, is late with getting `wish.replicas` ready replicas.
 
-    The progress deadline counts from the last progress (the start, a pod that got its node, a replica that got ready) and
-    only while every pod has a node. Waiting for a node has the scheduling deadline instead.
+    The progress deadline counts from the last progress (the start, a pod that got its node, a replica that got ready)
+    and only while every pod has a node. Waiting for a node has the scheduling deadline instead.
     """
     if len(unit.ready) >= wish.replicas:
         return None
