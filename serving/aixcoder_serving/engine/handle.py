@@ -1,0 +1,80 @@
+"""One request between the thread that runs it and the event loop that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from aixcoder_serving.engine.interface import Delta, Finish, GenerationFailed
+
+if TYPE_CHECKING:
+    from aixcoder_serving.engine.interface import Sampling
+
+
+class RequestHandle:
+    """A `Generation`. The engine calls `emit`, `end` and `fail` from any thread; `end` or `fail` is the last call."""
+
+    def __init__(self, prompt: tuple[int, ...], sampling: Sampling, on_cancel: Callable[[RequestHandle], None]) -> None:
+        self.prompt = prompt
+        self.sampling = sampling
+        self.cancelled = False
+        self._on_cancel = on_cancel
+        self._loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._lock = threading.Lock()  # guards what follows
+        self._token_ids: list[int] = []
+        self._held_bytes = 0
+        self._finish: Finish | None = None
+        self._error: str | None = None
+
+    @property
+    def finish(self) -> Finish | None:
+        """How it ended, or None."""
+        return self._finish
+
+    def cancel(self) -> None:
+        """See `Generation.cancel`."""
+        if not self.cancelled:
+            self.cancelled = True
+            self._on_cancel(self)
+
+    def emit(self, token_id: int, held_bytes: int) -> None:
+        """Hand over one new token."""
+        with self._lock:
+            self._token_ids.append(token_id)
+            self._held_bytes = held_bytes
+        self._wake()
+
+    def end(self, finish: Finish) -> None:
+        """Nothing more comes."""
+        with self._lock:
+            self._finish = finish
+        self._wake()
+
+    def fail(self, message: str) -> None:
+        """Nothing more comes, by a fault."""
+        with self._lock:
+            self._error = message
+        self._wake()
+
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        """Deltas until the end."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            with self._lock:
+                token_ids, self._token_ids = tuple(self._token_ids), []
+                held, finish, error = self._held_bytes, self._finish, self._error
+            if token_ids:
+                yield Delta(token_ids, held)
+            if error is not None:
+                raise GenerationFailed(error)
+            if finish is not None:
+                return
+
+    def _wake(self) -> None:
+        # A closed loop has nobody left who waits.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._arrived.set)

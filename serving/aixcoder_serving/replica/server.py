@@ -1,0 +1,114 @@
+"""A replica's HTTP: `POST /generate`, `GET /ready`, `GET /stats`. Plain ASGI, to see a closed connection at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from aixcoder_serving.protocol import CompletionRequest, Refused
+from aixcoder_serving.replica.service import Completion, Refusal, ReplicaService
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class ReplicaApp:
+    """The ASGI application of one replica."""
+
+    def __init__(self, service: ReplicaService) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"a replica speaks HTTP, not {scope['type']}")
+        match scope["method"], scope["path"]:
+            case "POST", "/generate":
+                await self._generate(receive, send)
+            case "GET", "/ready":
+                readiness = self._service.readiness()
+                await self._answer(send, 200 if readiness.phase == "ready" else 503, readiness)
+            case "GET", "/stats":
+                await self._answer(send, 200, self._service.stats())
+            case _, "/generate" | "/ready" | "/stats":
+                await self._answer(send, 405, Refused(message="POST /generate, GET /ready and GET /stats are served"))
+            case _:
+                await self._answer(send, 404, Refused(message="POST /generate, GET /ready and GET /stats are served"))
+
+    async def _generate(self, receive: Receive, send: Send) -> None:
+        self._service.enter()
+        try:
+            body = await _read(receive)
+            if body is None:
+                return
+            completion = await self._service.submit(_parse(body))
+            watcher = asyncio.create_task(_abandon_when_gone(receive, completion))
+            try:
+                await self._stream(send, completion)
+            finally:
+                watcher.cancel()
+                # Whatever ended this early (a cancelled server task too), the engine must not go on for nobody.
+                completion.abandon()
+        except Refusal as refusal:
+            await self._answer(send, refusal.status, Refused(message=refusal.message, param=refusal.param))
+        finally:
+            self._service.leave()
+
+    async def _stream(self, send: Send, completion: Completion) -> None:
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": self._headers(b"application/x-ndjson")},
+        )
+        async for message in completion.messages():
+            line = message.model_dump_json().encode() + b"\n"
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _answer(self, send: Send, status: int, content: BaseModel) -> None:
+        body = content.model_dump_json(exclude_none=True).encode()
+        headers = [*self._headers(b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _headers(self, content_type: bytes) -> list[tuple[bytes, bytes]]:
+        headers = [(b"content-type", content_type)]
+        if self._service.draining:
+            headers.append((b"connection", b"close"))  # a pooled connection would outlive the listener
+        return headers
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body, None where the client went away before its end. Raises `Refusal` where it is too long."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise Refusal(413, f"the body is longer than {MAX_BODY_BYTES} bytes: send less context")
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _parse(body: bytes) -> CompletionRequest:
+    """Raises `Refusal`: it names the field and what is wrong, never what was sent."""
+    try:
+        return CompletionRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Refusal(400, f"{field or 'body'}: {first['msg']}", field or None) from None
+
+
+async def _abandon_when_gone(receive: Receive, completion: Completion) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    completion.abandon()

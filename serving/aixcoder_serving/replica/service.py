@@ -1,0 +1,268 @@
+"""What a replica does, without HTTP: load, build prompts, run completions, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+
+from aixcoder_serving.engine import checkpoint
+from aixcoder_serving.engine.interface import (
+    Engine,
+    EngineClosed,
+    EngineSettings,
+    EngineStats,
+    Generation,
+    GenerationFailed,
+    LoadFailed,
+    RequestRefused,
+    Sampling,
+)
+from aixcoder_serving.fim.detokenize import TextStream
+from aixcoder_serving.fim.prompt import NoRoom, Prompt, build
+from aixcoder_serving.fim.vocabulary import Vocabulary, VocabularyError
+from aixcoder_serving.protocol import (
+    CompletionRequest,
+    Delta,
+    Failed,
+    FailureReason,
+    Finished,
+    Phase,
+    Readiness,
+    ReplicaSettings,
+    ReplicaStats,
+    Started,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Refusal(Exception):
+    """A request that was not started: HTTP status, a sentence, the field it is about."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+
+
+class Completion:
+    """A request that the engine has; `messages` is to be iterated once."""
+
+    def __init__(self, vocabulary: Vocabulary, prompt: Prompt, generation: Generation) -> None:
+        self._vocabulary = vocabulary
+        self._prompt = prompt
+        self._generation = generation
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """The client is gone: end it within one step."""
+        self._abandoned = True
+        self._generation.cancel()
+
+    async def messages(self) -> AsyncIterator[Started | Delta | Finished | Failed]:
+        """The protocol's messages, `Finished` or `Failed` last; nothing more once abandoned."""
+        yield Started(prompt_tokens=len(self._prompt.ids), truncated=self._prompt.truncated)
+        text = TextStream(self._vocabulary)
+        try:
+            async for delta in self._generation:
+                yield Delta(text=text.push(delta.token_ids, delta.held_bytes), token_ids=delta.token_ids)
+        except GenerationFailed as fault:
+            yield Failed(status=500, message=str(fault))
+            return
+        finish = self._generation.finish
+        if self._abandoned or finish is None:
+            return
+        if finish.reason == "cancelled":
+            yield Failed(status=503, message="the replica stopped before the completion ended: send it again")
+            return
+        if rest := text.finish(finish.trim_bytes):
+            yield Delta(text=rest, token_ids=())
+        yield Finished(
+            finish_reason=finish.reason,
+            prompt_tokens=len(self._prompt.ids),
+            completion_tokens=finish.completion_tokens,
+            cached_tokens=finish.cached_tokens,
+        )
+
+
+class ReplicaService:
+    """One model behind one listener. Used from one event loop."""
+
+    def __init__(self, settings: ReplicaSettings) -> None:
+        self.settings = settings
+        self.in_flight = 0
+        """Requests being answered."""
+        self.idle = asyncio.Event()
+        """Set while none is."""
+        self.idle.set()
+        self.refusing = False
+        """Set at the end of a drain: new requests are refused."""
+        self._phase: Phase = "starting"
+        self._failure: LoadFailed | None = None
+        self._failed_at = 0.0
+        self._vocabulary: Vocabulary | None = None
+        self._engine: Engine | None = None
+        self._loading: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to load, in the background."""
+        self._loading = asyncio.create_task(self._load())
+
+    async def loaded(self) -> None:
+        """Wait until loading has ended. Raises `LoadFailed`."""
+        if self._loading is not None:
+            await self._loading
+        if self._failure is not None:
+            raise self._failure
+
+    def readiness(self) -> Readiness:
+        """What `/ready` tells."""
+        message, reason = "", None
+        percent = 100 if self._phase in ("ready", "draining") else self._engine_stats().load_percent
+        if self._failure is not None:
+            message, reason = str(self._failure), self._failure.reason
+        elif self._phase == "loading":
+            message = f"loading {self.settings.model_path}: {percent} %"
+        return Readiness(phase=self._phase, percent=percent, message=message, reason=reason)
+
+    def stats(self) -> ReplicaStats:
+        """What `/stats` tells."""
+        return ReplicaStats.model_validate(asdict(self._engine_stats()))
+
+    def unhealthy(self, failure_shown_seconds: float) -> str | None:
+        """Why this process should be replaced, or None: its device is lost, or loading failed that long ago."""
+        if self._failure is not None and time.monotonic() - self._failed_at >= failure_shown_seconds:
+            return f"{self._failure.reason}: {self._failure}"
+        return self._engine.failure if self._engine is not None else None
+
+    async def submit(self, request: CompletionRequest) -> Completion:
+        """Build the prompt and queue it. Raises `Refusal`."""
+        vocabulary, engine = self._vocabulary, self._engine
+        if self.refusing:
+            raise Refusal(503, "the replica is going away: send the request to another one")
+        if engine is None or vocabulary is None or self._phase not in ("ready", "draining"):
+            raise Refusal(503, f"the replica is not ready: {self._phase}")
+        wish = request.sampling
+        room = self.settings.max_model_length - wish.max_tokens
+        try:
+            prompt = await asyncio.to_thread(_prompt, vocabulary, request, room)
+            generation = engine.submit(
+                prompt.ids,
+                Sampling(
+                    max_tokens=wish.max_tokens,
+                    temperature=wish.temperature,
+                    top_p=wish.top_p,
+                    seed=wish.seed,
+                    stop_ids=vocabulary.stop_ids,
+                    stop=wish.stop,
+                ),
+            )
+        except NoRoom as refusal:
+            length = self.settings.max_model_length
+            raise Refusal(400, f"max_tokens {wish.max_tokens} of {length}: {refusal}", "max_tokens") from refusal
+        except RequestRefused as refusal:
+            raise Refusal(400, str(refusal), refusal.parameter) from refusal
+        except EngineClosed as refusal:
+            raise Refusal(503, str(refusal)) from refusal
+        return Completion(vocabulary, prompt, generation)
+
+    def enter(self) -> None:
+        """Count a request in."""
+        self.in_flight += 1
+        self.idle.clear()
+
+    def leave(self) -> None:
+        """Count it out."""
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self.idle.set()
+
+    def begin_drain(self) -> bool:
+        """`/ready` turns 503. Returns whether requests could have been sent here."""
+        was_ready = self._phase == "ready"
+        if self._phase != "failed":
+            self._phase = "draining"
+        return was_ready
+
+    @property
+    def draining(self) -> bool:
+        """Whether this replica is on its way out."""
+        return self._phase == "draining"
+
+    async def close(self) -> None:
+        """Cancel what still runs and free the model."""
+        self.refusing = True
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.close)
+
+    def _engine_stats(self) -> EngineStats:
+        return self._engine.stats() if self._engine is not None else EngineStats()
+
+    async def _load(self) -> None:
+        started = time.monotonic()
+        try:
+            await asyncio.to_thread(self._load_in_thread)
+        except LoadFailed as failure:
+            self._fail(failure)
+        except VocabularyError as error:
+            self._fail(LoadFailed("ModelInvalid", str(error)))
+        except MemoryError:
+            self._fail(LoadFailed("OutOfMemory", "the model does not fit into memory"))
+        except Exception as error:
+            logger.exception("loading failed")
+            self._fail(LoadFailed("EngineFailed", f"{type(error).__name__}: {error}"))
+        else:
+            if self._phase == "loading":
+                self._phase = "ready"
+            logger.info("ready after %.1f s: %s", time.monotonic() - started, self.settings.model_path)
+
+    def _load_in_thread(self) -> None:
+        self._phase = "loading"
+        settings = self.settings
+        # Cheap looks first: a missing model is told before seconds of imports.
+        found = checkpoint.inspect(settings.model_path)
+        vocabulary = Vocabulary.load(settings.model_path)
+        if vocabulary.size > found.vocabulary_size:
+            raise LoadFailed(
+                "ModelInvalid",
+                f"{settings.model_path}: the tokenizer has {vocabulary.size} ids, the model {found.vocabulary_size}: "
+                "they do not belong together",
+            )
+        from aixcoder_serving.engine.transformers_engine import TransformersEngine
+
+        engine = TransformersEngine(
+            EngineSettings(
+                model_path=settings.model_path,
+                device=settings.device,
+                dtype=settings.dtype,
+                tensor_parallel_size=settings.tensor_parallel_size,
+                max_model_length=settings.max_model_length,
+                max_concurrent_sequences=settings.max_concurrent_sequences,
+            ),
+            vocabulary.token_bytes,
+        )
+        self._engine, self._vocabulary = engine, vocabulary
+        engine.load()
+
+    def _fail(self, failure: LoadFailed) -> None:
+        reason: FailureReason = failure.reason
+        logger.error("loading failed: %s: %s", reason, failure)
+        self._failure, self._failed_at, self._phase = failure, time.monotonic(), "failed"
+
+
+def _prompt(vocabulary: Vocabulary, request: CompletionRequest, room: int) -> Prompt:
+    if request.prompt_token_ids is not None:
+        return Prompt(request.prompt_token_ids)
+    return build(
+        vocabulary,
+        prefix=request.prefix or "",
+        suffix=request.suffix,
+        path=request.path,
+        language=request.language,
+        order=request.order,
+        room=room,
+    )
