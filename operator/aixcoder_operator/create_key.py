@@ -1,7 +1,7 @@
 """Creates the operator's key once: what the chart's hook runs in its pod before an installation or an upgrade.
 
-Standard library only: it starts in a tenth of a second and needs nothing that the image does not hold. It may create a Secret and may read
-none, so "already there" is the API server's answer 409, and an existing key is never looked at nor changed.
+Standard library only: it starts in a tenth of a second and needs no package. It may create a Secret and may read none,
+so "already there" is the API server's answer 409, and an existing key is neither looked at nor changed.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def outcome(status: int, body: str, where: str) -> str:
     except (ValueError, KeyError, TypeError):
         message = body[:500]
     raise CannotCreateError(
-        f"The API server refused the Secret {where} with {status}: {message}. Allow the hook's service account to create it, "
-        "or create it yourself with at least 32 random bytes and name it in operatorKey.existingSecret."
+        f"The API server refused the Secret {where} with {status}: {message}. Allow the hook's service account to "
+        "create it, or create it with at least 32 random bytes and name it in operatorKey.existingSecret."
     )
 
 
@@ -90,7 +90,7 @@ def main() -> None:
     except KeyError as missing:
         sys.exit(f"{missing} is not set: this program runs in a pod.")
     except OSError as error:
-        sys.exit(f"The API server could not be asked to create the Secret {where}: {error}. It is tried again by the Job.")
+        sys.exit(f"The API server could not be asked to create the Secret {where}: {error}. The Job tries again.")
     except CannotCreateError as error:
         sys.exit(str(error))
 
