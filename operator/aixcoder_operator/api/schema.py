@@ -50,8 +50,6 @@ def _inlined(node: Mapping[str, Any], defs: Mapping[str, Any], path: str, inside
         made["anyOf"] = node["anyOf"]
     if "const" in node:
         made["enum"] = [node["const"]]
-    if made.get("type") == "integer":
-        made["format"] = "int64"
     if "properties" in node:
         made["properties"] = {
             name: _inlined(child, defs, f"{path}.{name}", inside) for name, child in node["properties"].items()

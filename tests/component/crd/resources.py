@@ -1,0 +1,117 @@
+"""Resources for the tables: one that is right, one that uses every field, and how to change one."""
+
+import copy
+from typing import Any
+
+Resource = dict[str, Any]
+
+
+def minimal(name: str = "sample") -> Resource:
+    """The least that is accepted."""
+    return {
+        "apiVersion": "serving.aixcoder.io/v1alpha1",
+        "kind": "AixcoderDeployment",
+        "metadata": {"name": name},
+        "spec": {"model": {"source": {"image": {"reference": "registry.example/m:1"}}}, "resources": {"gpu": {}}},
+    }
+
+
+def full(name: str = "sample") -> Resource:
+    """Every field of the spec, each with a value of its own."""
+    spec = {
+        "model": {
+            "variant": "aixcoder-7b-base",
+            "servedName": "team/aixcoder-7b:base",
+            "source": {"persistentVolumeClaim": {"claimName": "weights.v1", "path": "models/aixcoder-7b"}},
+        },
+        "engine": {
+            "device": "cuda",
+            "dtype": "float16",
+            "tensorParallelSize": 2,
+            "maxModelLength": 8192,
+            "maxConcurrentSequences": 32,
+        },
+        "replicas": 3,
+        "resources": {"cpu": 4, "memory": "24Gi", "gpu": {"resourceName": "nvidia.com/mig-3g.40gb"}},
+        "scheduling": {
+            "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H200", "pool": ""},
+            "tolerations": [
+                {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+                {"key": "team", "operator": "Equal", "value": "a", "effect": "NoExecute", "tolerationSeconds": 60},
+                {"operator": "Exists"},
+            ],
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "Gt", "values": ["1"]}]}]
+                    }
+                },
+                "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []},
+                "podAntiAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "loud"}}}
+                    ]
+                },
+            },
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "topology.kubernetes.io/zone",
+                    "whenUnsatisfiable": "DoNotSchedule",
+                    "labelSelector": {"matchLabels": {"app": "x"}},
+                    "minDomains": 2,
+                    "matchLabelKeys": ["pod-template-hash"],
+                    "nodeAffinityPolicy": "Honor",
+                    "nodeTaintsPolicy": "Ignore",
+                }
+            ],
+            "priorityClassName": "high",
+            "schedulerName": "batch-scheduler",
+            "runtimeClassName": "nvidia",
+        },
+        "worker": {
+            "labels": {"example.com/cost-centre": "42"},
+            "annotations": {"example.com/note": "free text: any, even with spaces"},
+            "env": [
+                {"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"},
+                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "value"}}},
+            ],
+            "volumes": [
+                {
+                    "name": "certificates",
+                    "configMap": {"name": "company-ca", "items": [{"key": "ca", "path": "ca.crt"}]},
+                },
+                {"name": "scratch", "emptyDir": {"sizeLimit": "1Gi"}},
+            ],
+            "volumeMounts": [
+                {"name": "certificates", "mountPath": "/etc/ssl/company", "subPath": "ca.crt", "readOnly": True},
+                {"name": "scratch", "mountPath": "/mnt/scratch"},
+            ],
+            "imagePullSecrets": [{"name": "registry-credentials"}],
+        },
+        "head": {"resources": {"cpu": "500m", "memory": "2Gi"}, "storageClassName": "standard"},
+        "completion": {"maxTokens": 128, "temperature": 0.2},
+        "rollout": {"progressDeadlineSeconds": 900, "schedulingDeadlineSeconds": 300, "revisionHistoryLimit": 5},
+        "suspend": False,
+    }
+    return minimal(name) | {"spec": spec}
+
+
+def changed(resource: Resource, path: str, value: Any) -> Resource:
+    """A copy of `resource` with `value` at `path` ("spec.worker.env"); blocks on the way are made where missing.
+
+    `REMOVED` takes the field out.
+    """
+    made = copy.deepcopy(resource)
+    *steps, last = path.split(".")
+    node = made
+    for step in steps:
+        node = node.setdefault(step, {})
+    if value is REMOVED:
+        del node[last]
+    else:
+        node[last] = value
+    return made
+
+
+REMOVED: Any = object()
