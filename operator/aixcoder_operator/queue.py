@@ -22,7 +22,7 @@ OnFailure = Callable[[str, Exception, float], None]
 def backoff(failures: int, jitter: float) -> float:
     """Seconds to wait after the n-th failure in a row; `jitter` in [0, 1) spreads it by a quarter to both sides."""
     # The exponent is bounded, so that a key that has failed for days does not overflow.
-    return min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures - 1, 16)) * (0.75 + jitter / 2)
+    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16)) * (0.75 + jitter / 2)
 
 
 def _ignore(key: str, error: Exception, delay: float) -> None:
@@ -147,7 +147,8 @@ class WorkQueue:
 
     def _fail(self, key: str, error: Exception) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = max(backoff(failures, self._jitter()), float(getattr(error, "retry_after", 0.0)))
-        self._not_before[key] = self._loop.time() + FIRST_DELAY
+        wished = float(getattr(error, "retry_after", 0.0))
+        delay = max(backoff(failures, self._jitter()), wished)
+        self._not_before[key] = self._loop.time() + max(FIRST_DELAY, wished)
         self._on_failure(key, error, delay)
         return delay

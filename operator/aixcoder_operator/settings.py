@@ -30,10 +30,11 @@ class ServingSettings(_Settings):
 
 
 class GatewaySettings(_Settings):
-    """Where the gateways are: the headless Service over their internal port."""
+    """Where the gateways are: the headless Service over their internal port, and the Service that clients use."""
 
     namespace: DnsLabel
     service: DnsLabel = "aixcoder-gateway-internal"
+    public_service: DnsLabel = "aixcoder-gateway"
     port: int = Field(default=9090, ge=1, le=65535)
     public_service: DnsLabel = "aixcoder-gateway"
     """The Service that clients use; status tells its URL."""
@@ -96,11 +97,7 @@ def read_key(path: Path) -> bytes:
     try:
         key = path.read_bytes()
     except OSError as error:
-        raise SettingsError(
-            f"{path}: the operator's key is unreadable ({error.strerror}): mount its Secret"
-        ) from error
+        raise SettingsError(f"{path}: the operator's key is unreadable ({error.strerror}): mount its Secret") from error
     if len(key) < 32:
-        raise SettingsError(
-            f"{path}: the operator's key has {len(key)} bytes, not 32 or more: make a longer one"
-        )
+        raise SettingsError(f"{path}: the operator's key has {len(key)} bytes, not 32 or more: make a longer one")
     return key

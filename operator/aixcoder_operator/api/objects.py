@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 Object: TypeAlias = dict[str, Any]
@@ -62,7 +63,7 @@ def labels(obj: Object) -> Mapping[str, str]:
     return found
 
 
-def annotations(obj: Object) -> Mapping[str, str]:
+def annotations_of(obj: Object) -> Mapping[str, str]:
     """`metadata.annotations`."""
     found: Mapping[str, str] = metadata(obj).get("annotations") or {}
     return found
@@ -94,3 +95,8 @@ def is_true(obj: Object, type_: str) -> bool:
     """Whether the condition of that type is there and True."""
     found = condition(obj, type_)
     return found is not None and found.get("status") == "True"
+
+
+def timestamp(text: str) -> datetime:
+    """A time as Kubernetes writes it (RFC 3339) with its zone. ValueError where it is none."""
+    return datetime.fromisoformat(text)

@@ -60,7 +60,7 @@ def first_difference(desired: Object, observed: Object) -> str | None:
 
     The digest on `observed` tells what a comparison of parts cannot: that something applied before is not desired now.
     """
-    if objects.annotations(observed).get(APPLIED_ANNOTATION) != digest(desired):
+    if objects.annotations_of(observed).get(APPLIED_ANNOTATION) != digest(desired):
         return f"metadata.annotations.{APPLIED_ANNOTATION}"
     return _difference(desired, observed, "", "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from kopf import ConnectionInfo
 from kubernetes.aio.client.configuration import Configuration
@@ -27,7 +28,7 @@ async def load_configuration() -> Configuration:
     try:
         load_incluster_config(client_configuration=configuration)
     except ConfigException:
-        path = os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
+        path = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
         try:
             await load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
         except (ConfigException, OSError) as error:
