@@ -16,7 +16,7 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers and its logging, which are ours. `listening` is set once it takes requests."""
+    """uvicorn without its signal handlers and logging, which are ours. `listening` is set once it takes requests."""
 
     def __init__(self, application: ASGIApp, *, grace_seconds: float) -> None:
         self.listening = asyncio.Event()

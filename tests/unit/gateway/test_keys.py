@@ -1,0 +1,112 @@
+"""API keys: who may ask."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from aixcoder_serving.gateway.keys import KeyRing, identify, parse_record
+
+SECRET = "s" * 43
+KEY = f"axk_team-a_{SECRET}"
+DIGESTS = {"team-a": hashlib.sha256(KEY.encode()).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    ("authorization", "known"),
+    [
+        pytest.param(f"Bearer {KEY}", "team-a", id="known"),
+        pytest.param(f"bearer  {KEY} ", "team-a", id="scheme in any case, spaces"),
+        pytest.param(None, None, id="no header"),
+        pytest.param("", None, id="empty header"),
+        pytest.param(KEY, None, id="no scheme"),
+        pytest.param(f"Basic {KEY}", None, id="another scheme"),
+        pytest.param(f"Bearer axk_team-a_{'t' * 43}", None, id="wrong secret"),
+        pytest.param(f"Bearer axk_team-b_{SECRET}", None, id="unknown id"),
+        pytest.param(f"Bearer axk_team-a_{SECRET}x", None, id="longer"),
+        pytest.param("Bearer axk_team-a_", None, id="no secret"),
+        pytest.param("Bearer axk_../x_" + SECRET, None, id="an id is no path"),
+        pytest.param("Bearer sk-" + SECRET, None, id="someone else's key"),
+        pytest.param("Bearer axk_é_" + SECRET, None, id="not ASCII"),
+    ],
+)
+def test_who_it_is(authorization: str | None, known: str | None) -> None:
+    assert identify(authorization, DIGESTS) == known
+
+
+def test_secret_may_hold_what_base64url_holds() -> None:
+    key = "axk_a_" + "_-" * 20 + "Z"
+    assert identify(f"Bearer {key}", {"a": hashlib.sha256(key.encode()).hexdigest()}) == "a"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        pytest.param("", "not valid JSON", id="empty"),
+        pytest.param("[" * 100_000, "not valid JSON", id="deep"),
+        pytest.param("[]", "64 hex digits", id="list"),
+        pytest.param("{}", "64 hex digits", id="no digest"),
+        pytest.param('{"sha256": 5}', "64 hex digits", id="number"),
+        pytest.param(json.dumps({"sha256": KEY}), "64 hex digits", id="the key itself"),
+    ],
+)
+def test_bad_record(content: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as caught:
+        parse_record(content)
+    assert SECRET not in str(caught.value)
+
+
+def test_record_may_say_more() -> None:
+    digest = DIGESTS["team-a"]
+    assert parse_record(json.dumps({"sha256": digest.upper(), "weight": 2})) == digest
+
+
+def mount(directory: Path, version: str, keys: dict[str, str]) -> None:
+    """Write a Secret as the kubelet does: a new folder, and one link that is swapped to it."""
+    files = directory / f"..{version}"
+    files.mkdir()
+    for key_id, key in keys.items():
+        (files / key_id).write_text(json.dumps({"sha256": hashlib.sha256(key.encode()).hexdigest()}))
+        name = directory / key_id
+        if not name.is_symlink():
+            name.symlink_to(f"..data/{key_id}")
+    swap = directory / "..data_tmp"
+    swap.symlink_to(files.name)
+    os.replace(swap, directory / "..data")
+    for name in directory.iterdir():
+        if not name.name.startswith("..") and name.name not in keys:
+            name.unlink()
+
+
+def test_keys_of_a_mounted_secret_follow_it(tmp_path: Path) -> None:
+    first, second = f"axk_a_{SECRET}", f"axk_b_{SECRET}"
+    mount(tmp_path, "1", {"a": first})
+    ring = KeyRing(tmp_path)
+    assert (ring.identify(f"Bearer {first}"), ring.identify(f"Bearer {second}")) == ("a", None)
+    mount(tmp_path, "2", {"b": second})
+    ring.refresh()
+    assert (ring.identify(f"Bearer {first}"), ring.identify(f"Bearer {second}")) == (None, "b")
+
+
+def test_one_bad_file_leaves_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mount(tmp_path, "1", {"a": f"axk_a_{SECRET}"})
+    (tmp_path / "broken").write_text("axk_b_secret")
+    assert KeyRing(tmp_path).identify(f"Bearer axk_a_{SECRET}") == "a"
+    assert "'broken' is left out" in caplog.text
+
+
+def test_keys_stay_while_the_directory_is_away(tmp_path: Path) -> None:
+    directory = tmp_path / "keys"
+    directory.mkdir()
+    mount(directory, "1", {"a": f"axk_a_{SECRET}"})
+    ring = KeyRing(directory)
+    directory.rename(tmp_path / "away")
+    ring.refresh()
+    assert ring.identify(f"Bearer axk_a_{SECRET}") == "a"
+
+
+def test_no_directory_at_the_start_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        KeyRing(tmp_path / "none")
