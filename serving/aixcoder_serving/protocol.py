@@ -142,7 +142,7 @@ class ReplicaSettings(Message):
 
     model_path: str
     device: Literal["cuda", "cpu"] = "cuda"
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
     tensor_parallel_size: Literal[1, 2, 4, 8] = 1
     max_model_length: int = Field(default=32768, ge=16)
     max_concurrent_sequences: int = Field(default=64, ge=1)

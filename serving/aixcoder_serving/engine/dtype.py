@@ -1,4 +1,4 @@
-"""The number format for `--dtype auto`: what the checkpoint has, unless this processor is slow at it."""
+"""The number format where `auto` is asked for: what the checkpoint has, unless this processor is slow at it."""
 
 from __future__ import annotations
 

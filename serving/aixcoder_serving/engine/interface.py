@@ -9,11 +9,14 @@ from typing import Literal, Protocol
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How to run a model. Lengths are in tokens, prompt and completion together."""
+    """How to run a model. Lengths are in tokens, prompt and completion together.
+
+    dtype `auto` is the checkpoint's own, unless the processor is slow at it.
+    """
 
     model_path: str
     device: Literal["cuda", "cpu"] = "cuda"
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
     tensor_parallel_size: int = 1
     max_model_length: int = 32768
     max_concurrent_sequences: int = 64

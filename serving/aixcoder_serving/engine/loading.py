@@ -16,19 +16,17 @@ from aixcoder_serving.engine.interface import EngineSettings, LoadFailed
 
 
 def load_model(checkpoint: Checkpoint, settings: EngineSettings, on_percent: Callable[[int], None]) -> LlamaForCausalLM:
-    """The model on its device(s), ready to generate. Raises `LoadFailed`."""
-    check_device(settings)
+    """The model on its device(s), ready to generate; `settings.dtype` is not `auto`. Raises `LoadFailed`."""
     if settings.max_model_length > checkpoint.max_positions:
         raise LoadFailed(
             "ModelInvalid",
             f"a length of {settings.max_model_length} is asked for; the model has {checkpoint.max_positions} positions",
         )
-    dtype: torch.dtype = getattr(torch, settings.dtype)
     try:
         with _progress(on_percent):
             model, info = LlamaForCausalLM.from_pretrained(
                 checkpoint.path,
-                dtype=dtype,
+                dtype=getattr(torch, settings.dtype),
                 device_map=_device_map(settings),
                 max_memory=_max_memory(settings),
                 local_files_only=True,

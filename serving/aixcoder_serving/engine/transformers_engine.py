@@ -19,6 +19,7 @@ import torch
 from transformers import GenerationConfig, LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 from aixcoder_serving.engine.checkpoint import inspect
+from aixcoder_serving.engine.dtype import choose
 from aixcoder_serving.engine.handle import RequestHandle
 from aixcoder_serving.engine.interface import (
     EngineClosed,
@@ -29,7 +30,7 @@ from aixcoder_serving.engine.interface import (
     LoadFailure,
     Sampling,
 )
-from aixcoder_serving.engine.loading import first_line, is_out_of_memory, load_model
+from aixcoder_serving.engine.loading import check_device, first_line, is_out_of_memory, load_model
 from aixcoder_serving.engine.sampling import processors
 from aixcoder_serving.engine.stops import StopMatcher
 from aixcoder_serving.engine.validation import validate
@@ -57,8 +58,11 @@ class TransformersEngine:
     def load(self) -> None:
         """See `Engine.load`."""
         checkpoint = inspect(self._settings.model_path)
+        check_device(self._settings)
         if self._settings.device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))  # one is for HTTP and tokenising
+        if self._settings.dtype == "auto":
+            self._settings = replace(self._settings, dtype=choose(self._settings.device, checkpoint.dtype))
         # The last percent is the first step, which imports and compiles what is still missing.
         model = load_model(checkpoint, self._settings, lambda percent: self._count(load_percent=min(percent, 99)))
         try:

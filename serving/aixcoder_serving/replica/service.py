@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 
 from aixcoder_serving.engine import checkpoint
@@ -119,6 +120,11 @@ class ReplicaService:
         if self._failure is not None:
             raise self._failure
 
+    @property
+    def load_failure(self) -> LoadFailed | None:
+        """Why the model could not be loaded, or None."""
+        return self._failure
+
     def readiness(self) -> Readiness:
         """What `/ready` tells."""
         message, reason = "", None
@@ -205,7 +211,7 @@ class ReplicaService:
     async def _load(self) -> None:
         started = time.monotonic()
         try:
-            await asyncio.to_thread(self._load_in_thread)
+            await _in_daemon_thread(self._load_in_thread)
         except LoadFailed as failure:
             self._fail(failure)
         except VocabularyError as error:
@@ -252,6 +258,32 @@ class ReplicaService:
         reason: FailureReason = failure.reason
         logger.error("loading failed: %s: %s", reason, failure)
         self._failure, self._failed_at, self._phase = failure, time.monotonic(), "failed"
+
+
+async def _in_daemon_thread(work: Callable[[], None]) -> None:
+    """Run `work` in a thread that does not keep the process alive: loading can take minutes and can not be stopped."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as caught:
+            error = caught
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(tell, error)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    await done
 
 
 def _prompt(vocabulary: Vocabulary, request: CompletionRequest, room: int) -> Prompt:
