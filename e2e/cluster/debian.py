@@ -30,6 +30,12 @@ def mirror(sources: Iterable[str]) -> str | None:
     return None
 
 
+def machine_mirror() -> str | None:
+    """The Debian archive that this machine's apt reads."""
+    files = [_SOURCES / "sources.list", *sorted((_SOURCES / "sources.list.d").glob("*"))]
+    return mirror(file.read_text() for file in files if file.suffix in {".list", ".sources"} and file.is_file())
+
+
 def install(programs: dict[str, str]) -> None:
     """Have `programs` (program → Debian package) on the machine; silent when they are there.
 
@@ -81,8 +87,7 @@ def download(suite: str, packages: Sequence[str], folder: Path) -> None:
     """Unpack `packages` of `suite` into `folder`, without their dependencies, through a private apt root."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None or not _KEYRING.exists():
         raise NotAvailableError(f"{', '.join(packages)} come from Debian's packages, and this machine is no Debian.")
-    files = [_SOURCES / "sources.list", *sorted((_SOURCES / "sources.list.d").glob("*"))]
-    archive = mirror(file.read_text() for file in files if file.suffix in {".list", ".sources"} and file.is_file())
+    archive = machine_mirror()
     if archive is None:
         raise NotAvailableError(f"No Debian archive in {_SOURCES}/sources.list or sources.list.d.")
     apt = folder / ".apt"

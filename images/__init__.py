@@ -1,0 +1,1 @@
+"""The container images: Dockerfiles, and a builder for machines without a registry or a container engine."""
