@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -46,12 +47,12 @@ def write(root: Path) -> list[str]:
     return written
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 1 where `--check` finds a file that differs."""
     parser = argparse.ArgumentParser(description="Write or check the files made from the resource's types.")
     parser.add_argument("--check", action="store_true", help="write nothing; name what differs and exit with 1")
     parser.add_argument("--root", type=Path, default=Path(), help="the repository's root (default: the current folder)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if not arguments.check:
         for path in write(arguments.root):
             print(f"wrote {path}")

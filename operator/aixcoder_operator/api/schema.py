@@ -78,7 +78,7 @@ def _check(node: Schema, path: str) -> None:
     kind = node.get("type")
     bounded = {"string": "maxLength", "array": "maxItems"}.get(str(kind))
     if bounded and bounded not in node and "enum" not in node and node.get("format") != "date-time":
-        raise SchemaError(f"{path}: a {kind} without {bounded}")
+        raise SchemaError(f"{path}: type {kind} without {bounded}")
     if "additionalProperties" in node:
         if "maxProperties" not in node:
             raise SchemaError(f"{path}: a map without maxProperties")
