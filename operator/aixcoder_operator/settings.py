@@ -34,7 +34,6 @@ class GatewaySettings(_Settings):
 
     namespace: DnsLabel
     service: DnsLabel = "aixcoder-gateway-internal"
-    public_service: DnsLabel = "aixcoder-gateway"
     port: int = Field(default=9090, ge=1, le=65535)
     public_service: DnsLabel = "aixcoder-gateway"
     """The Service that clients use; status tells its URL."""
