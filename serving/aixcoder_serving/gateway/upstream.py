@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import SimpleNamespace, TracebackType
@@ -158,7 +159,7 @@ async def _note_reuse(
 
 async def _send(session: aiohttp.ClientSession, url: str, body: bytes, used: SimpleNamespace) -> aiohttp.ClientResponse:
     try:
-        return await session.post(url, data=body, trace_request_ctx=used)
+        return await session.post(url, data=io.BytesIO(body), trace_request_ctx=used)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise NotTaken(f"{url}: {error}") from error
     except (aiohttp.ClientError, OSError) as error:

@@ -1,0 +1,173 @@
+"""A real gateway in this process, before replicas that are processes of their own."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from aixcoder_serving.gateway.main import GatewaySettings, run
+from aixcoder_serving.gateway.routing import RouteTable, View
+from aixcoder_serving.protocol import DeploymentView
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Replica:
+    """A process that speaks protocol.py."""
+
+    name: str
+    process: subprocess.Popen[str]
+    address: str
+
+    async def seen(self) -> list[dict[str, Any]]:
+        """What became of each request that reached it."""
+        async with aiohttp.ClientSession() as session, session.get(f"http://{self.address}/seen") as response:
+            return list(await response.json())
+
+    def end(self) -> None:
+        """Kill it, if it still lives."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+StartReplica = Callable[[str], Replica]
+
+
+@pytest.fixture
+def start_replica() -> Iterator[StartReplica]:
+    """Start a fake replica of a name."""
+    started: list[Replica] = []
+
+    def start(name: str) -> Replica:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.component.gateway.fake_replica", name],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "serving")])},
+        )
+        assert process.stdout is not None
+        replica = Replica(name, process, f"127.0.0.1:{int(process.stdout.readline())}")
+        started.append(replica)
+        return replica
+
+    yield start
+    for replica in started:
+        replica.end()
+
+
+@dataclass
+class Table:
+    """A route table that the test writes."""
+
+    view: View | None = None
+
+    def serve(self, *addresses: str, name: str = "tiny", **spec: Any) -> None:
+        """One deployment with one unit of these replicas."""
+        self.view = View.of([deployment(name, **spec)], {("ns", "unit"): addresses})
+
+    def prefer(self, first: str, second: str) -> None:
+        """One deployment that sends all but one in a million requests to `first` while it can be had."""
+        endpoints = {("ns", "first"): (first,), ("ns", "second"): (second,)}
+        self.view = View.of([deployment("tiny", weights={"first": 999_999, "second": 1})], endpoints)
+
+    async def run(self) -> None:
+        """The test changes the view."""
+        await asyncio.Event().wait()
+
+
+def deployment(name: str, *, weights: dict[str, int] | None = None, **spec: Any) -> DeploymentView:
+    """A resource; if not said otherwise its unit `unit` has all the traffic."""
+    return DeploymentView.model_validate(
+        {
+            "metadata": {"name": name, "namespace": "ns", "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": spec,
+            "status": {"traffic": {"version": 1, "weights": weights or {"unit": 100}}},
+        }
+    )
+
+
+@dataclass
+class Running:
+    """A gateway that runs."""
+
+    url: str
+    internal: str
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+    session: aiohttp.ClientSession
+    clients: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def client(self, **options: Any) -> openai.AsyncOpenAI:
+        """OpenAI's own client, without retries of its own."""
+        settings: dict[str, Any] = {"api_key": "none", "base_url": f"{self.url}/v1", "max_retries": 0} | options
+        return await self.clients.enter_async_context(openai.AsyncOpenAI(**settings))
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The value of one metric; 0 where it has not been counted yet."""
+        async with self.session.get(f"{self.internal}/metrics") as response:
+            page = await response.text()
+        for line in page.splitlines():
+            if line.startswith(name) and all(f'{label}="{value}"' in line for label, value in labels.items()):
+                return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
+
+@asynccontextmanager
+async def running(routes: RouteTable, **settings: Any) -> AsyncIterator[Running]:
+    """A gateway on free ports, ended at the end."""
+    ports: asyncio.Future[tuple[int, int | None]] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    options: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "internal_port": 0, "drain_seconds": 0.0} | settings
+    task = asyncio.ensure_future(
+        run(GatewaySettings(**options), routes, stop, started=lambda *both: ports.set_result(both))
+    )
+    await asyncio.wait((task, ports), return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        await task
+    public, internal = ports.result()
+    async with aiohttp.ClientSession() as session, AsyncExitStack() as clients:
+        yield Running(f"http://127.0.0.1:{public}", f"http://127.0.0.1:{internal}", stop, task, session, clients)
+    stop.set()
+    await task
+
+
+@pytest.fixture
+def table() -> Table:
+    """Routes that the test writes."""
+    return Table()
+
+
+@pytest.fixture
+async def gateway(table: Table) -> AsyncIterator[Running]:
+    """A gateway without keys on the test's routes."""
+    async with running(table) as started:
+        yield started
+
+
+def script(**of: dict[str, Any]) -> str:
+    """A prompt that tells each replica what to do; `all_` means every one."""
+    return json.dumps({"*" if name == "all_" else name: what for name, what in of.items()})
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+    """The first true value of an awaited condition. `seconds` is a guard against a hang."""
+    async with asyncio.timeout(seconds):
+        while True:
+            value = await condition()
+            if value:
+                return value
+            await asyncio.sleep(0.01)

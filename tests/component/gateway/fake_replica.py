@@ -1,0 +1,130 @@
+"""A replica that speaks protocol.py and does what the test wrote into the prompt: `python -m … NAME`, prints its port.
+
+The prompt is JSON: replica name (or "*") → `Script`. Only the model is fake: server, socket and process are real.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+
+import uvicorn
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from aixcoder_serving.protocol import CompletionRequest, Delta, Failed, Finished, Message, Refused, Started
+
+
+class Script(BaseModel):
+    """What to do with a request. Counts are of deltas, times in seconds."""
+
+    deltas: int = 3
+    delay: float = 0.0
+    refuse: int | None = None
+    """Answer with this status instead."""
+    fail_after: tuple[int, int] | None = None
+    """(deltas, status): a Failed after so many deltas."""
+    cut_after: int | None = None
+    """End the answer properly as HTTP goes, but without a Finished."""
+    die_after: int | None = None
+    """SIGKILL to oneself."""
+    nonsense_after: int | None = None
+    """A line that is no message."""
+
+
+class Seen(BaseModel):
+    """What became of a request here."""
+
+    id: str
+    body: dict[str, object]
+    headers: dict[str, str]
+    deltas: int = 0
+    end: str | None = None
+
+
+class FakeReplica:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.seen: list[Seen] = []
+
+    async def page(self, _request: Request) -> Response:
+        return JSONResponse([entry.model_dump() for entry in self.seen])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            body = await request.json()
+        except ClientDisconnect:
+            return
+        asked = CompletionRequest.model_validate(body)
+        entry = Seen(id=asked.id, body=body, headers=dict(request.headers))
+        self.seen.append(entry)
+        scripts = json.loads(asked.prefix or "{}")
+        script = Script.model_validate(scripts.get(self.name, scripts.get("*", {})))
+        if script.refuse is not None:
+            refused = Refused(message=f"refused with {script.refuse}", param="prompt")
+            entry.end = "refused"
+            await Response(refused.model_dump_json(), script.refuse, media_type="application/json")(
+                scope, receive, send
+            )
+            return
+        answering = asyncio.ensure_future(self._answer(script, entry, send))
+        leaving = asyncio.ensure_future(receive())
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            entry.end = "cancelled"
+            answering.cancel()
+        leaving.cancel()
+        await asyncio.gather(answering, leaving, return_exceptions=True)
+
+    async def _answer(self, script: Script, entry: Seen, send: Send) -> None:
+        async def say(message: Message) -> None:
+            await write(message.model_dump_json().encode() + b"\n")
+
+        async def write(data: bytes, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+
+        head = [(b"content-type", b"application/x-ndjson")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await say(Started(prompt_tokens=7))
+        for n in range(script.deltas + 1):
+            if script.die_after == n:
+                await asyncio.sleep(0.05)  # what was said before is on its way
+                os.kill(os.getpid(), signal.SIGKILL)
+            if script.fail_after is not None and script.fail_after[0] == n:
+                await say(Failed(status=script.fail_after[1], message="failed as told"))
+                break
+            if script.nonsense_after == n:
+                await write(b'{"type": "poem"}\n')
+                break
+            if script.cut_after == n:
+                break
+            if n == script.deltas:
+                await say(
+                    Finished(finish_reason="stop", prompt_tokens=7, completion_tokens=script.deltas, cached_tokens=2)
+                )
+                break
+            await asyncio.sleep(script.delay)
+            await say(Delta(text=f"{self.name}{n} ", token_ids=(n,)))
+            entry.deltas += 1
+        entry.end = entry.end or "ended"
+        await write(b"", more=False)
+
+
+def main() -> None:
+    replica = FakeReplica(sys.argv[1])
+    app = Starlette(routes=[Route("/generate", replica, methods=["POST"]), Route("/seen", replica.page)])
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=75)
+    uvicorn.Server(config).run([listener])
+
+
+if __name__ == "__main__":
+    main()
