@@ -12,8 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from e2e.cluster.control import Answer
 from e2e.cluster.errors import ClusterError, NotAvailableError
 from e2e.cluster.layout import DEFAULT_NAME, layout
 from e2e.cluster.namespaces import unshare_command
-from e2e.images import pause
+from e2e.images import dependencies, oci, pause
+from e2e.images.oci import Image
 
 DEFAULT_GPUS = 8
 GATEWAY_FORWARD = "gateway"
@@ -133,6 +135,27 @@ class LocalCluster:
         program = debian.node_programs() / "usr/bin/ctr"
         command = [str(program), "--address", str(self.layout.containerd_socket), "--namespace", "k8s.io", *arguments]
         return _checked(command, stdin="", timeout=timeout)
+
+    def load(self, images: Sequence[Image]) -> None:
+        """Put images on the node; those it has, and layers it has, cost nothing."""
+        present = {tuple(line.split()[:3:2]) for line in self.ctr("images", "list").splitlines()[1:]}
+        new = [image for image in images if (oci.full_reference(image.reference), image.digest) not in present]
+        if not new:
+            return
+        stored = set(self.ctr("content", "list", "--quiet").split())
+        with tempfile.TemporaryDirectory(dir=self.layout.folder) as scratch:
+            archive = Path(scratch) / "images.tar"
+            oci.write_archive(archive, new, without=lambda layer: layer.digest in stored)
+            self.ctr("images", "import", str(archive))
+
+    def provide_dependencies(self, namespace: str) -> None:
+        """Give a namespace the claim `aixcoder-dependencies`: the snapshot of the locked Python environment."""
+        listed = {
+            "apiVersion": "v1",
+            "kind": "List",
+            "items": dependencies.manifests(namespace, folder=dependencies.snapshot()),
+        }
+        self.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(listed))
 
     def _run(self, program: str, arguments: tuple[str, ...], stdin: str, timeout: float) -> str:
         path = programs.kubernetes_programs() / program

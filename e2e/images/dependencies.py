@@ -35,8 +35,8 @@ def site_packages() -> str:
     return f"lib/python{major}.{minor}/site-packages"
 
 
-def manifests(namespace: str, *, cluster_folder: Path) -> list[dict[str, object]]:
-    """A PersistentVolume and the claim `aixcoder-dependencies` on it for one namespace."""
+def manifests(namespace: str, *, folder: Path) -> list[dict[str, object]]:
+    """A PersistentVolume over `folder` and the claim `aixcoder-dependencies` on it for one namespace."""
     labels = {"app.kubernetes.io/part-of": "aixcoder-local-cluster"}
     volume = f"{VOLUME_CLAIM}-{namespace}"
     common = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
@@ -49,7 +49,7 @@ def manifests(namespace: str, *, cluster_folder: Path) -> list[dict[str, object]
                 **common,
                 "capacity": {"storage": _SIZE},
                 "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": str(cluster_folder), "type": "Directory"},
+                "hostPath": {"path": str(folder), "type": "Directory"},
                 "claimRef": {"namespace": namespace, "name": VOLUME_CLAIM},
             },
         },
