@@ -1,0 +1,133 @@
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aixcoder_serving.fim.prompt import NoRoom, build
+from aixcoder_serving.fim.vocabulary import Vocabulary
+
+PREFIX, SUFFIX = "def f(x):\n    ", "\n    return y\n"
+# Each piece encoded by transformers' own tokenizer.
+PREFIX_IDS, SUFFIX_IDS = [448, 490, 274, 354, 443, 266, 425], [266, 639, 885, 266]
+HEADER_IDS = [
+    269,
+    723,
+    490,
+    716,
+    1602,
+    482,
+    292,
+    615,
+    281,
+    332,
+    280,
+    346,
+    355,
+    266,
+    269,
+    723,
+    695,
+    434,
+    490,
+    716,
+    482,
+    606,
+    348,
+    504,
+    1042,
+    1522,
+    1746,
+    355,
+    576,
+    429,
+    266,
+]
+HEADER = "# the file path is: a/b.py\n# the code file is written by Python\n"
+
+GOLDEN: dict[str, tuple[dict[str, Any], list[int]]] = {
+    "spm": ({"suffix": SUFFIX}, [1, 260, 262, *SUFFIX_IDS, 261, *PREFIX_IDS]),
+    "psm": ({"suffix": SUFFIX, "order": "psm"}, [1, 260, *PREFIX_IDS, 262, *SUFFIX_IDS, 261]),
+    "an empty suffix is a suffix": ({"suffix": ""}, [1, 260, 262, 261, *PREFIX_IDS]),
+    "no suffix, no fill in the middle": ({"suffix": None}, [1, *PREFIX_IDS]),
+    "path": (
+        {"suffix": SUFFIX, "path": "a/b.py"},
+        [1, 260, 262, *SUFFIX_IDS, 261, *HEADER_IDS, *PREFIX_IDS],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(vocabulary: Vocabulary, name: str) -> None:
+    options, ids = GOLDEN[name]
+    prompt = build(vocabulary, prefix=PREFIX, room=1000, **options)
+    assert list(prompt.ids) == ids
+    assert not prompt.truncated
+
+
+@pytest.mark.parametrize("order", ["spm", "psm"])
+def test_header_precedes_the_prefix_only(vocabulary: Vocabulary, order: Literal["spm", "psm"]) -> None:
+    prompt = build(vocabulary, prefix=PREFIX, suffix=SUFFIX, path="a/b.py", order=order, room=1000)
+    with_header = build(vocabulary, prefix=HEADER + PREFIX, suffix=SUFFIX, order=order, room=1000)
+    assert prompt.ids == with_header.ids
+
+
+def test_header_without_a_suffix(vocabulary: Vocabulary) -> None:
+    prompt = build(vocabulary, prefix=PREFIX, suffix=None, path="a/b.py", room=1000)
+    assert prompt.ids[0] == vocabulary.bos
+    assert vocabulary.decode(prompt.ids[1:]) == HEADER + PREFIX
+
+
+def test_a_header_longer_than_half_the_room_is_left_out(vocabulary: Vocabulary) -> None:
+    prompt = build(vocabulary, prefix=PREFIX, suffix=SUFFIX, path="a/b.py", room=60)
+    assert prompt.truncated
+    assert list(prompt.ids) == GOLDEN["spm"][1]
+
+
+def test_lines_far_from_the_cursor_go_first(vocabulary: Vocabulary) -> None:
+    lines = [f"line {n}\n" for n in range(100)]
+    prompt = build(vocabulary, prefix="".join(lines) + "here", suffix="".join(lines), room=84)
+    split = prompt.ids.index(vocabulary.middle)
+    after, before = vocabulary.decode(prompt.ids[:split]), vocabulary.decode(prompt.ids[split:])
+    assert prompt.truncated
+    assert "".join(lines).startswith(after)
+    assert after.endswith("\n")
+    assert before.startswith("line ")
+    assert ("".join(lines) + "here").endswith(before)
+    assert len(vocabulary.encode(before).ids) > 2 * len(vocabulary.encode(after).ids) > 20
+
+
+@pytest.mark.parametrize(("suffix", "room"), [("", 3), (None, 0), ("", -5)])
+def test_no_room_for_the_sentinels(vocabulary: Vocabulary, suffix: str | None, room: int) -> None:
+    with pytest.raises(NoRoom, match="a prompt needs at least"):
+        build(vocabulary, prefix="x", suffix=suffix, room=room)
+
+
+def test_just_the_sentinels(vocabulary: Vocabulary) -> None:
+    assert build(vocabulary, prefix="x", suffix="y", path="p.py", room=4).ids == (1, 260, 262, 261)
+
+
+text = st.text(alphabet="ab (\n\t☃é.", max_size=60)
+
+
+@settings(deadline=None)
+@given(
+    prefix=text,
+    suffix=st.none() | text,
+    path=st.none() | st.just("a.py"),
+    order=st.sampled_from(["spm", "psm"]),
+    room=st.integers(4, 120),
+)
+def test_any_prompt_fits_and_is_a_part_of_what_was_given(
+    vocabulary: Vocabulary, prefix: str, suffix: str | None, path: str | None, order: Any, room: int
+) -> None:
+    prompt = build(vocabulary, prefix=prefix, suffix=suffix, path=path, order=order, room=room)
+    assert len(prompt.ids) <= room
+    sentinels = [i for i in prompt.ids if i in vocabulary.special_ids]
+    assert sentinels == ([1] if suffix is None else [1, 260, 262, 261])
+    everything = build(vocabulary, prefix=prefix, suffix=suffix, path=path, order=order, room=10_000)
+    assert prompt.truncated == (prompt.ids != everything.ids)
+    if suffix is None:
+        assert ("# the file path is: a.py\n# the code file is written by Python\n" + prefix).endswith(
+            vocabulary.decode(prompt.ids)
+        )
