@@ -1,8 +1,8 @@
 """Builds the images that a registry would hold: `python -m images.build --help`.
 
-With buildah and no daemon, from this machine's uv cache where it has one. Any builder makes the same from the Dockerfiles
-(`docker build -f images/control.Dockerfile .`); this one also works where no registry is reachable: its base image is
-then made of Debian's packages.
+With buildah and no daemon, from this machine's uv cache where it has one. Any builder makes the same from the
+Dockerfiles (`docker build -f images/control.Dockerfile .`); this one also works where no registry is reachable: its
+base image is then made of Debian's packages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/us
 
 @dataclass(frozen=True)
 class Storage:
-    """Where buildah keeps images while it builds. It is removed with all that is in it: archives and registries keep them."""
+    """Where buildah keeps images while it builds. It is removed with all that is in it."""
 
     folder: Path
 
@@ -86,7 +86,7 @@ def save(store: Storage, reference: str, file: Path) -> None:
 
 
 def push(store: Storage, reference: str, registry: str) -> str:
-    """Push an image to REGISTRY/aixcoder/NAME:TAG and return that. Credentials are those of `buildah login` or docker."""
+    """Push an image to REGISTRY/aixcoder/NAME:TAG and return that. The credentials are those of `buildah login`."""
     remote = f"{registry.rstrip('/')}/{reference}"
     with progress.step(f"Pushing {remote}"):
         store.run("push", reference, f"docker://{remote}", what=f"Pushing {remote}")
@@ -163,9 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m images.build", description="Build the images of operator, gateway and Ray pods."
     )
-    parser.add_argument(
-        "names", nargs="*", choices=[[], *IMAGES], metavar="NAME", help=f"of {', '.join(IMAGES)}; none: all"
-    )
+    parser.add_argument("--only", choices=IMAGES, help="one of the images; else all of them")
     parser.add_argument("--tag", default="dev")
     parser.add_argument(
         "--base",
@@ -179,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("say where the images go: --archives FOLDER or --push REGISTRY")
     try:
         with storage() as store:
-            for name in chosen.names or IMAGES:
+            for name in [chosen.only] if chosen.only else IMAGES:
                 reference = build(store, name, chosen.tag, chosen.base)
                 if chosen.archives is not None:
                     chosen.archives.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,7 @@ def is_shell(path: Path) -> bool:
 def lint_steps(helm: Path) -> list[Step]:
     """All lint steps; `helm` is the helm program. The longest is first, so that the others fit beside it."""
     shell = sorted(str(path.relative_to(REPOSITORY)) for path in files() if is_shell(path))
+    dockerfiles = sorted(str(path.relative_to(REPOSITORY)) for path in files() if path.suffix == ".Dockerfile")
     commands: dict[str, tuple[str, ...]] = {
         "mypy": ("mypy",),
         "import layers": ("lint-imports", "--no-cache", "--no-logo"),
@@ -39,6 +40,7 @@ def lint_steps(helm: Path) -> list[Step]:
         "ruff format": ("ruff", "format", "--check"),
         "shellcheck": ("shellcheck", *shell),
         "yamllint": ("yamllint", "--strict", "."),
+        "hadolint": ("hadolint", *dockerfiles),
         "helm lint": (str(helm), "lint", "--strict", "helm/aixcoder"),
         "generated files": (sys.executable, "-m", "aixcoder_operator.api.crd", "--check"),
         "uv.lock": ("uv", "lock", "--check", "--quiet"),

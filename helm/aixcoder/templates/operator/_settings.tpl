@@ -11,6 +11,7 @@ serving:
 gateway:
   namespace: {{ .Release.Namespace | quote }}
   service: {{ $name }}-gateway-internal
+  publicService: {{ $name }}-gateway
   port: 9090
 keyFile: /var/run/aixcoder/key/key
 lease:
