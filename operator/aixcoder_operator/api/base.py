@@ -31,12 +31,6 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
-class OpenPart(Part):
-    """A part that is passed on to Kubernetes as it is: fields not named here are kept."""
-
-    model_config = ConfigDict(extra="allow", json_schema_extra={PRESERVE: True})
-
-
 def ruled(*rules: dict[str, str]) -> ConfigDict:
     """Configuration of a `Part` whose values must hold `rules` as a whole."""
     return ConfigDict(json_schema_extra={RULES: [dict[str, JsonValue](one) for one in rules]})

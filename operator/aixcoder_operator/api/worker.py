@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from aixcoder_operator.api.base import Kube, OpenPart, Part, rule, ruled
+from aixcoder_operator.api.base import Kube, Part, rule, ruled
 from aixcoder_operator.api.scheduling import LABEL_RULES, LabelValue
 from aixcoder_operator.api.values import ObjectName, RelativePath
 
-RESERVED_PATHS = ("/models", "/tmp", "/dev", "/proc", "/sys", "/opt/aixcoder")  # noqa: S108 (names, not files of ours)
+RESERVED_PATHS = ("/models", "/tmp", "/dev", "/proc", "/sys", "/opt/aixcoder", "/var/run/aixcoder", "/run/aixcoder")  # noqa: S108 (names, not files of ours)
 """Mount paths of the worker pod that belong to the operator, with everything beneath them."""
 
-RESERVED_LABEL_DOMAINS = ("serving.aixcoder.io/", "app.kubernetes.io/")
-RESERVED_ENV = ("HOME", "PATH", "PYTHONPATH")
+RESERVED_DOMAINS = ("serving.aixcoder.io/", "app.kubernetes.io/", "controller.kubernetes.io/")
+RESERVED_ENV_PREFIXES = ("RAY_", "AIXCODER_")
+RESERVED_ENV = ("HOME", "PATH", "POD_IP", "PYTHONPATH", "PYTHONUNBUFFERED")
 RESERVED_VOLUME_PREFIX = "aixcoder-"
 
+_Free = dict[str, Any]
 
-def _starts_with_any(prefixes: tuple[str, ...]) -> str:
-    return " || ".join(f"key.startsWith('{prefix}')" for prefix in prefixes)
+
+def _starts_with_any(value: str, prefixes: tuple[str, ...]) -> str:
+    return "(" + " || ".join(f"{value}.startsWith('{prefix}')" for prefix in prefixes) + ")"
+
+
+def _and(words: tuple[str, ...]) -> str:
+    return ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def _one_of(fields: tuple[str, ...]) -> str:
+    return f"[{', '.join(f'has(self.{field})' for field in fields)}].filter(given, given).size() == 1"
 
 
 _NOT_OURS = rule(
-    f"self.all(key, !({_starts_with_any(RESERVED_LABEL_DOMAINS)}))",
-    "choose other keys: serving.aixcoder.io/ and app.kubernetes.io/ are the operator's, it finds its pods by them",
+    f"self.all(key, !{_starts_with_any('key', RESERVED_DOMAINS)})",
+    f"choose other keys: {_and(RESERVED_DOMAINS)} are the operator's and Kubernetes' own",
 )
 _VOLUME_NAME = rule(
     "!format.dns1123Label().validate(self).hasValue()",
@@ -35,6 +47,28 @@ _VOLUME_FREE = rule(
     "choose another name: volumes that begin with aixcoder- are the operator's",
 )
 VolumeName = Annotated[str, Field(min_length=1, max_length=63), Kube(rules=(_VOLUME_NAME,))]
+
+
+class EnvSource(Part):
+    """Where the value of a variable comes from; as in a pod."""
+
+    model_config = ruled(
+        rule(
+            _one_of(("secretKeyRef", "configMapKeyRef", "fieldRef", "resourceFieldRef")),
+            "give exactly one of secretKeyRef, configMapKeyRef, fieldRef and resourceFieldRef",
+        )
+    )
+
+    secret_key_ref: _Free | None = Field(
+        default=None, description="A key of a Secret of this namespace: name, key, optional."
+    )
+    config_map_key_ref: _Free | None = Field(
+        default=None, description="A key of a ConfigMap of this namespace: name, key, optional."
+    )
+    field_ref: _Free | None = Field(default=None, description="A field of the pod: fieldPath, as spec.nodeName.")
+    resource_field_ref: _Free | None = Field(
+        default=None, description="A request or limit of the container: resource, divisor."
+    )
 
 
 class EnvVar(Part):
@@ -57,29 +91,72 @@ class EnvVar(Part):
                     "write a variable name of letters, digits and '_' that does not begin with a digit",
                 ),
                 rule(
-                    f"!self.startsWith('RAY_') && !self.startsWith('AIXCODER_') && !(self in {list(RESERVED_ENV)})",
-                    "choose another name: RAY_…, AIXCODER_…, HOME, PATH and PYTHONPATH are set by the operator",
+                    f"!{_starts_with_any('self', RESERVED_ENV_PREFIXES)} && !(self in {list(RESERVED_ENV)})",
+                    f"choose another name: RAY_…, AIXCODER_…, {_and(RESERVED_ENV)} are set by the operator",
                 ),
             )
         ),
-    ] = Field(description="Name of the variable. RAY_…, AIXCODER_…, HOME, PATH and PYTHONPATH are the operator's.")
+    ] = Field(description=f"Name of the variable. RAY_…, AIXCODER_…, {_and(RESERVED_ENV)} are the operator's.")
     value: Annotated[str, Field(max_length=32768)] | None = Field(
         default=None, description="Its value. Not for secrets: use valueFrom.secretKeyRef."
     )
-    value_from: dict[str, Any] | None = Field(
-        default=None,
-        description=(
-            "Where the value comes from: secretKeyRef, configMapKeyRef, fieldRef or resourceFieldRef, as in a pod."
-        ),
-    )
+    value_from: EnvSource | None = Field(default=None, description="Where its value comes from, instead of value.")
 
 
-class Volume(OpenPart):
+_SOURCES = (
+    "configMap",
+    "secret",
+    "projected",
+    "downwardAPI",
+    "emptyDir",
+    "persistentVolumeClaim",
+    "ephemeral",
+    "csi",
+    "nfs",
+    "image",
+    "hostPath",
+)
+
+
+class Volume(Part):
     """One further volume of the worker pod, as in a pod: a name and one source."""
+
+    model_config = ruled(rule(_one_of(_SOURCES), f"give the volume exactly one source: {', '.join(_SOURCES)}"))
 
     name: Annotated[VolumeName, Kube(rules=(_VOLUME_FREE,))] = Field(
         description="Name that volumeMounts refer to. Names that begin with aixcoder- are the operator's."
     )
+    config_map: _Free | None = Field(
+        default=None, description="Files of a ConfigMap of this namespace: name, items, optional."
+    )
+    secret: _Free | None = Field(
+        default=None, description="Files of a Secret of this namespace: secretName, items, optional."
+    )
+    projected: _Free | None = Field(default=None, description="Several of these in one folder: sources, defaultMode.")
+    downward_api: _Free | None = Field(
+        default=None, alias="downwardAPI", description="Fields of the pod as files: items, defaultMode."
+    )
+    empty_dir: _Free | None = Field(
+        default=None,
+        description="An empty folder that goes with the pod: sizeLimit, medium. {} where nothing is to be said.",
+    )
+    persistent_volume_claim: _Free | None = Field(
+        default=None, description="A PersistentVolumeClaim of this namespace: claimName, readOnly."
+    )
+    ephemeral: _Free | None = Field(
+        default=None, description="A claim made for each pod and gone with it: volumeClaimTemplate."
+    )
+    csi: _Free | None = Field(
+        default=None, description="A volume of a CSI driver that lives with the pod: driver, volumeAttributes."
+    )
+    nfs: _Free | None = Field(default=None, description="A folder of an NFS server: server, path, readOnly.")
+    image: _Free | None = Field(default=None, description="Files of an OCI image: reference, pullPolicy.")
+    host_path: _Free | None = Field(
+        default=None, description="A folder of the node: path, type. Pod Security baseline and restricted forbid it."
+    )
+
+
+_ABOVE_RESERVED = sorted({str(above) for path in RESERVED_PATHS for above in PurePosixPath(path).parents})
 
 
 class VolumeMount(Part):
@@ -92,20 +169,17 @@ class VolumeMount(Part):
         Kube(
             rules=(
                 rule(
-                    "self.startsWith('/') && self.split('/').all(part, part != '..')",
-                    "write an absolute path without '..'",
+                    "self.matches('^(/[^/]+)+$') && self.split('/').all(part, part != '..' && part != '.')",
+                    "write an absolute path as /mnt/certificates, without '.', '..', '//' and a '/' at the end",
                 ),
                 rule(
-                    "!(self in ['/', '/opt', '/opt/'])"
+                    f"!(self in {list(_ABOVE_RESERVED)})"
                     f" && {list(RESERVED_PATHS)}.all(own, self != own && !self.startsWith(own + '/'))",
-                    "mount elsewhere, as under /mnt: /models, /tmp, /dev, /proc, /sys and /opt/aixcoder are the "
-                    "operator's",
+                    f"mount elsewhere, as under /mnt: {_and(RESERVED_PATHS)} are the operator's",
                 ),
             )
         ),
-    ] = Field(
-        description="Absolute path in the container; not at or beneath /models, /tmp, /dev, /proc, /sys, /opt/aixcoder."
-    )
+    ] = Field(description=f"Absolute path in the container; not at, above or beneath {_and(RESERVED_PATHS)}.")
     sub_path: RelativePath | None = Field(
         default=None, description="Folder or file of the volume that is mounted. Absent: all of it."
     )
@@ -133,8 +207,8 @@ class Worker(Part):
     labels: Annotated[dict[str, LabelValue], Field(max_length=32), Kube(rules=(*LABEL_RULES, _NOT_OURS))] = Field(
         default={},
         description=(
-            "Further labels of the worker pods, as a cost centre. serving.aixcoder.io/ and app.kubernetes.io/ are "
-            "the operator's."
+            f"Further labels of the worker pods, as a cost centre. Keys under {_and(RESERVED_DOMAINS)} are the "
+            "operator's."
         ),
     )
     annotations: Annotated[
@@ -143,7 +217,7 @@ class Worker(Part):
         Kube(rules=(LABEL_RULES[0], _NOT_OURS)),
     ] = Field(
         default={},
-        description="Further annotations of the worker pods. The same keys are the operator's as for labels.",
+        description=f"Further annotations of the worker pods. Keys under {_and(RESERVED_DOMAINS)} are the operator's.",
     )
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64), Kube(map_keys=("name",))] = Field(
         default=(), description="Further environment variables of the worker container, as a proxy's address."

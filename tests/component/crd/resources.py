@@ -75,13 +75,22 @@ def full(name: str = "sample") -> Resource:
             "env": [
                 {"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"},
                 {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "value"}}},
+                {"name": "REGION", "valueFrom": {"configMapKeyRef": {"name": "site", "key": "region"}}},
+                {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}},
             ],
             "volumes": [
-                {
-                    "name": "certificates",
-                    "configMap": {"name": "company-ca", "items": [{"key": "ca", "path": "ca.crt"}]},
-                },
+                {"name": "certificates", "configMap": {"name": "ca", "items": [{"key": "ca", "path": "ca.crt"}]}},
                 {"name": "scratch", "emptyDir": {"sizeLimit": "1Gi"}},
+                {"name": "credentials", "secret": {"secretName": "credentials"}},
+                {"name": "both", "projected": {"sources": [{"secret": {"name": "credentials"}}]}},
+                {"name": "about", "downwardAPI": {"items": []}},
+                {"name": "shared", "persistentVolumeClaim": {"claimName": "shared", "readOnly": True}},
+                {"name": "fast", "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}},
+                {"name": "vault", "csi": {"driver": "secrets.example", "readOnly": True}},
+                {"name": "home", "nfs": {"server": "nfs.example", "path": "/home"}},
+                {"name": "plugins", "image": {"reference": "registry.example/plugins:1"}},
+                {"name": "logs", "hostPath": {"path": "/var/log"}},
             ],
             "volumeMounts": [
                 {"name": "certificates", "mountPath": "/etc/ssl/company", "subPath": "ca.crt", "readOnly": True},

@@ -15,8 +15,9 @@ INSIDE = "write a path inside the volume: no '/' in front and no '..' in it"
 EXTENDED = "write an extended resource as the device plug-in names it, like nvidia.com/gpu"
 LABEL_KEY = "write label keys as an optional DNS prefix and '/', then at most 63 letters"
 LABEL_VALUE = "write label values of at most 63 letters, digits"
-OURS = "choose other keys: serving.aixcoder.io/ and app.kubernetes.io/ are the operator's"
-MOUNT_ELSEWHERE = "mount elsewhere, as under /mnt: /models, /tmp, /dev, /proc, /sys and /opt/aixcoder"
+OURS = "choose other keys: serving.aixcoder.io/, app.kubernetes.io/ and controller.kubernetes.io/ are the operator's"
+MOUNT_ELSEWHERE = "mount elsewhere, as under /mnt: /models, /tmp, /dev"
+ABSOLUTE = "write an absolute path as /mnt/certificates, without '.', '..', '//' and a '/' at the end"
 VOLUME_NAME = "write a volume name of at most 63 lower-case letters, digits and '-'"
 
 
@@ -173,6 +174,7 @@ BAD = [
     Bad("worker label value", "spec.worker.labels", {"a": "-"}, LABEL_VALUE),
     Bad("variable of Ray", "spec.worker.env", [{"name": "RAY_AUTH_MODE", "value": "off"}], "choose another name: RAY_"),
     Bad("variable of ours", "spec.worker.env", [{"name": "AIXCODER_UNIT", "value": "x"}], "choose another name: RAY_"),
+    Bad("variable that is there", "spec.worker.env", [{"name": "POD_IP", "value": "x"}], "choose another name: RAY_"),
     Bad("search path", "spec.worker.env", [{"name": "PYTHONPATH", "value": "/x"}], "choose another name: RAY_"),
     Bad("variable name", "spec.worker.env", [{"name": "7-up", "value": "x"}], "write a variable name of letters"),
     Bad(
@@ -189,14 +191,43 @@ BAD = [
     ),
     Bad("volume of ours", "spec.worker.volumes", [{"name": "aixcoder-model", "emptyDir": {}}], "choose another name"),
     Bad("volume name", "spec.worker.volumes", [{"name": "My_Volume", "emptyDir": {}}], VOLUME_NAME),
+    Bad("volume of nothing", "spec.worker.volumes", [{"name": "v"}], "give the volume exactly one source: configMap,"),
+    Bad(
+        "volume of two sources",
+        "spec.worker.volumes",
+        [{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}}],
+        "give the volume exactly one source: configMap,",
+    ),
+    Bad(
+        "volume of a misspelt source",
+        "spec.worker.volumes",
+        [{"name": "v", "emptydir": {}}],
+        'unknown field "spec.worker',
+    ),
+    Bad(
+        "variable from nowhere",
+        "spec.worker.env",
+        [{"name": "A", "valueFrom": {}}],
+        "give exactly one of secretKeyRef, configMapKeyRef, fieldRef and resourceFieldRef",
+    ),
+    Bad(
+        "annotation of the controller",
+        "spec.worker.annotations",
+        {"controller.kubernetes.io/pod-deletion-cost": "1"},
+        OURS,
+    ),
     Bad("volume without name", "spec.worker.volumes", [{"emptyDir": {}}], "name: Required value"),
     Bad("mount of no volume", "spec.worker.volumeMounts", [{"name": "v", "mountPath": "/mnt"}], "add the volume"),
     Bad("mount over the model", "spec.worker", _mounted("/models"), MOUNT_ELSEWHERE),
     Bad("mount beneath the model", "spec.worker", _mounted("/models/x"), MOUNT_ELSEWHERE),
     Bad("mount over shared memory", "spec.worker", _mounted("/dev/shm"), MOUNT_ELSEWHERE),
     Bad("mount over the root", "spec.worker", _mounted("/"), MOUNT_ELSEWHERE),
-    Bad("relative mount", "spec.worker", _mounted("mnt/x"), "write an absolute path without '..'"),
-    Bad("mount that climbs", "spec.worker", _mounted("/mnt/../models"), "write an absolute path without '..'"),
+    Bad("mount above our code", "spec.worker", _mounted("/opt"), MOUNT_ELSEWHERE),
+    Bad("mount above our token", "spec.worker", _mounted("/var/run"), MOUNT_ELSEWHERE),
+    Bad("mount with a slash at the end", "spec.worker", _mounted("/models/"), ABSOLUTE),
+    Bad("mount with an empty part", "spec.worker", _mounted("//models"), ABSOLUTE),
+    Bad("relative mount", "spec.worker", _mounted("mnt/x"), ABSOLUTE),
+    Bad("mount that climbs", "spec.worker", _mounted("/mnt/../models"), ABSOLUTE),
     Bad("pull secret", "spec.worker.imagePullSecrets", [{"name": "not a name"}], OBJECT_NAME),
     # completion, rollout, and what is not there
     Bad("no tokens", "spec.completion.maxTokens", 0, "should be greater than or equal to 1"),

@@ -3,7 +3,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, create_model
 
-from aixcoder_operator.api.base import Kube, OpenPart, Part, rule, ruled
+from aixcoder_operator.api.base import Kube, Part, rule, ruled
 from aixcoder_operator.api.schema import SchemaError, structural
 from aixcoder_operator.api.values import Quantity, Timestamp
 
@@ -25,8 +25,8 @@ class Inner(Part):
     text: Short | None = Field(default=None, description="Some text.")
 
 
-class Free(OpenPart):
-    """A part with fields of somebody else."""
+class Other(Part):
+    """Another part."""
 
     name: Short = Field(description="Its name.")
 
@@ -73,11 +73,10 @@ INNER = {
         ),
         (dict[str, Any] | None, None, {"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
         (
-            Free,
+            Other,
             ...,
             {
                 "type": "object",
-                "x-kubernetes-preserve-unknown-fields": True,
                 "required": ["name"],
                 "properties": {"name": {"type": "string", "maxLength": 8, "description": "Its name."}},
             },
@@ -96,7 +95,7 @@ INNER = {
         "list as a map",
         "map",
         "free map",
-        "open part",
+        "part with a required field",
         "time",
     ],
 )
@@ -121,7 +120,7 @@ def test_rules_of_the_field_and_of_its_type_both_hold() -> None:
     ("type_", "sentence"),
     [
         (Node, "Toy.someField.child: Node contains itself"),
-        (Inner | Free, "Toy.someField: a union of 2 types"),
+        (Inner | Other, "Toy.someField: a union of 2 types"),
         (str, "Toy.someField: type string without maxLength"),
         (tuple[Short, ...], "Toy.someField: type array without maxItems"),
         (dict[str, Short], "Toy.someField: a map without maxProperties"),

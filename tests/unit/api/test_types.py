@@ -60,10 +60,13 @@ def test_fields_of_a_newer_crd_are_passed_over(path: str) -> None:
     assert read(_with(path, {"new": 1})) == read(STORED)
 
 
-def test_what_pods_know_and_we_do_not_is_kept_in_a_volume() -> None:
-    volume = {"name": "v", "csi": {"driver": "x.example", "volumeAttributes": {"a": "b"}}}
-    (kept,) = read(_with("spec.worker.volumes", [volume])).spec.worker.volumes
-    assert kept.model_dump(mode="json", by_alias=True, exclude_none=True) == volume
+def test_the_source_of_a_volume_is_kept_as_it_is() -> None:
+    volumes = [
+        {"name": "v", "csi": {"driver": "x.example", "volumeAttributes": {"a": "b"}}},
+        {"name": "w", "downwardAPI": {"items": []}},
+    ]
+    kept = read(_with("spec.worker.volumes", volumes)).spec.worker.volumes
+    assert [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in kept] == volumes
 
 
 def test_a_value_of_a_newer_crd_is_named_with_its_place() -> None:
