@@ -41,10 +41,10 @@ async def serve_health(
     application.add_routes(
         [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics_page)]
     )
-    runner = web.AppRunner(application, access_log=None)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, None, port, shutdown_timeout=1.0).start()
+        await web.TCPSite(runner, None, port).start()
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

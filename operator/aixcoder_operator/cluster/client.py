@@ -158,27 +158,20 @@ class Client:
         """Server-side apply. Without `force`: raises Conflict where another manager owns a field with another value."""
         resource = resource_of(obj)
         path = resource.path(objects.namespace(obj) or None, objects.name(obj))
-        return await self._apply(resource, path, obj, force)
+        query = {"fieldManager": names.MANAGER, "force": "true" if force else "false"}
+        return await self._write("apply", resource, path, query, obj, "application/apply-patch+yaml")
 
     async def apply_status(self, parent: Object, status: Mapping[str, Any]) -> Object:
-        """Make `status` all that we say of `parent`, as it was read; return it as it then is.
+        """Make `status` the whole status of `parent`, as it was read; return it as it then is.
 
-        Server-side apply: a field that was applied before and is not in `status` goes. Raises Conflict where the object
-        has changed since it was read, or its name belongs to another one now; NotFound.
+        Raises Conflict where the object has changed since it was read, or its name is another one's now; NotFound.
         """
+        # Not by server-side apply: it turns a map that loses its last key into null, which the schema refuses.
         resource = resource_of(parent)
-        body = {
-            "apiVersion": parent["apiVersion"],
-            "kind": parent["kind"],
-            "metadata": {
-                "name": objects.name(parent),
-                "uid": objects.uid(parent),
-                "resourceVersion": objects.resource_version(parent),
-            },
-            "status": status,
-        }
         path = resource.path(objects.namespace(parent), objects.name(parent), "status")
-        return await self._apply(resource, path, body, True)
+        return await self._write(
+            "update", resource, path, {"fieldManager": names.MANAGER}, {**parent, "status": status}
+        )
 
     async def annotate(self, obj: Object, annotations: Mapping[str, str | None]) -> Object:
         """Set annotations, or remove those that are None. Raises Conflict where the name is another object's now."""
@@ -186,7 +179,13 @@ class Client:
         path = resource.path(objects.namespace(obj), objects.name(obj))
         body = {"metadata": {"uid": objects.uid(obj), "annotations": dict(annotations)}}
         query = {"fieldManager": names.MANAGER}
-        return await self._write("patch", resource, path, query, body, "application/merge-patch+json")
+        try:
+            return await self._write("patch", resource, path, query, body, "application/merge-patch+json")
+        except Invalid as error:
+            # Some kinds answer to another uid with 409, some with "metadata.uid: field is immutable".
+            if "metadata.uid" in str(error):
+                raise Conflict(str(error)) from error
+            raise
 
     async def delete(
         self,
@@ -210,10 +209,6 @@ class Client:
             await self._write("delete", resource, path, {}, body)
         except (NotFound, Conflict):
             return
-
-    async def _apply(self, resource: Resource, path: str, body: Object, force: bool) -> Object:
-        query = {"fieldManager": names.MANAGER, "force": "true" if force else "false"}
-        return await self._write("apply", resource, path, query, body, "application/apply-patch+yaml")
 
     async def _write(
         self, verb: str, resource: Resource, path: str, query: Mapping[str, str], body: Object, content: str = _JSON
