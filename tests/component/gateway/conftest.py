@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import openai
@@ -43,7 +43,10 @@ class Replica:
             self.process.stdout.close()
 
 
-StartReplica = Callable[[str], Replica]
+class StartReplica(Protocol):
+    """Starts a fake replica of a name, on loopback where no other address is said."""
+
+    def __call__(self, name: str, host: str = "127.0.0.1") -> Replica: ...
 
 
 @pytest.fixture
@@ -51,16 +54,16 @@ def start_replica() -> Iterator[StartReplica]:
     """Start a fake replica of a name."""
     started: list[Replica] = []
 
-    def start(name: str) -> Replica:
+    def start(name: str, host: str = "127.0.0.1") -> Replica:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.component.gateway.fake_replica", name],
+            [sys.executable, "-m", "tests.component.gateway.fake_replica", name, host],
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "serving")])},
         )
         assert process.stdout is not None
-        replica = Replica(name, process, f"127.0.0.1:{int(process.stdout.readline())}")
+        replica = Replica(name, process, f"{host}:{int(process.stdout.readline())}")
         started.append(replica)
         return replica
 

@@ -1,6 +1,7 @@
-"""A replica that speaks protocol.py and does what the test wrote into the prompt: `python -m … NAME`, prints its port.
+"""A replica that speaks protocol.py and does what the test wrote into the prompt.
 
-The prompt is JSON: replica name (or "*") → `Script`. Only the model is fake: server, socket and process are real.
+`python -m … NAME HOST` prints its port. The prompt is JSON: replica name (or "*") → `Script`. Only the model is fake:
+server, socket and process are real.
 """
 
 import asyncio
@@ -120,7 +121,7 @@ class FakeReplica:
 def main() -> None:
     replica = FakeReplica(sys.argv[1])
     app = Starlette(routes=[Route("/generate", replica, methods=["POST"]), Route("/seen", replica.page)])
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server((sys.argv[2], 0))
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=75)
     uvicorn.Server(config).run([listener])
