@@ -42,6 +42,11 @@ class Api:
         except (ApiError, OSError, http.client.HTTPException):
             return False
 
+    def create(self, path: str, body: Json, *, timeout: float = 10) -> Json:
+        """POST of one object to its collection; `path` may carry a query, as `?dryRun=All`."""
+        created: Json = json.loads(self._exchange("POST", path, json.dumps(body), "application/json", timeout))
+        return created
+
     def apply(self, path: str, body: Json, *, timeout: float = 10) -> Json:
         """Server-side apply of one object as field manager `aixcoder-local-cluster`."""
         query = "?fieldManager=aixcoder-local-cluster&force=true"

@@ -1,18 +1,18 @@
 """The API server with the committed CRD in it."""
 
 import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2e.cluster import programs
+from e2e.cluster.api import ApiError
 from e2e.cluster.controlplane import ControlPlane
 
 ROOT = Path(__file__).resolve().parents[3]
 CRD = ROOT / "crds/serving.aixcoder.io_aixcoderdeployments.yaml"
+COLLECTION = "/apis/serving.aixcoder.io/v1alpha1/namespaces/{namespace}/aixcoderdeployments"
 NAME = "aixcoderdeployments.serving.aixcoder.io"
 
 
@@ -33,23 +33,15 @@ class Kubectl:
         found: dict[str, Any] = json.loads(self("get", "axd", name, "-o", "json"))
         return found
 
-    def refusal(self, obj: object) -> str:
-        """What kubectl prints where creating `obj` is refused; "" where it is accepted. Stores nothing."""
-        done = subprocess.run(
-            [
-                str(programs.kubernetes_programs() / "kubectl"),
-                f"--kubeconfig={self.plane.kubeconfig}",
-                f"--namespace={self.namespace}",
-                *("create", "--dry-run=server", "-f", "-"),
-            ],
-            input=json.dumps(obj),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert (done.returncode != 0) == bool(done.stderr), done.stderr
-        return done.stderr
+    def refusal(self, obj: dict[str, Any], collection: str = COLLECTION) -> str:
+        """The sentence with which the server refuses to create `obj`, "" where it takes it. Stores nothing."""
+        path = collection.format(namespace=self.namespace)
+        try:
+            self.plane.api.create(f"{path}?dryRun=All&fieldValidation=Strict", obj)
+        except ApiError as error:
+            status = json.loads(str(error).partition(": ")[2])
+            return str(status["message"])
+        return ""
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,8 @@ def test_there_is_one_claim_and_one_pod() -> None:
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=[manifest["kind"] for manifest in MANIFESTS])
 def test_the_server_takes_it(kubectl: Kubectl, manifest: dict[str, Any]) -> None:
     kubectl("label", "namespace", kubectl.namespace, "pod-security.kubernetes.io/enforce=restricted")
-    assert kubectl.refusal(manifest) == ""
+    plural = {"PersistentVolumeClaim": "persistentvolumeclaims", "Pod": "pods"}[manifest["kind"]]
+    assert kubectl.refusal(manifest, "/api/v1/namespaces/{namespace}/" + plural) == ""
 
 
 def test_the_example_uses_the_claim_that_is_filled() -> None:
