@@ -14,7 +14,7 @@ from aixcoder_operator.api.deployment import AixcoderDeployment
 from aixcoder_operator.api.status import Condition, ConditionType
 from aixcoder_operator.plan.diagnosis import GpuRequest, Reason, why_not_ready
 from aixcoder_operator.plan.observed import UnitView
-from aixcoder_operator.plan.rollout import Rollout
+from aixcoder_operator.plan.rollout import SWITCHING, Rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Readiness:
 
 
 def readiness(rollout: Rollout, wish: Effective, image_waits: bool, now: datetime) -> Readiness:
-    """Ready: a replica of the unit with the traffic is ready, routable, and every ready gateway acts on that traffic.
+    """Ready: a replica of the unit with the traffic is ready and routable, and the gateways' requests reach it.
 
     A deployment that is wished to have no replica is ready as it is; False would hang whoever waits for it.
     `image_waits`: a newer serving image is there, and is taken with the next revision.
@@ -39,16 +39,18 @@ def readiness(rollout: Rollout, wish: Effective, image_waits: bool, now: datetim
     routable = min(len(serving.ready), serving.routable)
     waits = "; a newer serving image is taken with the next change or restart" if image_waits else ""
     why = _why(serving, wish, rollout, now)
-    counted = f"{routable} of {wish.replicas} ready"
+    counted = f"{min(routable, wish.replicas)} of {wish.replicas} ready"
     if routable == 0:
         return Readiness(False, Reason(why.reason, f"{counted}: {why.message}"))
-    if not rollout.confirmed:
+    if not rollout.routed:
         return Readiness(
             False, Reason("GatewayNotRouting", f"{counted}; waiting for every gateway to route to {serving.name}")
         )
     if rollout.target.name != serving.name:
         coming = why_not_ready(rollout.target, wish.replicas, _gpu(wish), now)
         return Readiness(True, Reason("RollingOut", f"{counted}; {rollout.target.name} is coming up: {coming}"))
+    if rollout.switching:
+        return Readiness(True, Reason(SWITCHING, f"{counted}; waiting for every gateway to route to {serving.name}"))
     if routable < wish.replicas:
         return Readiness(True, Reason(why.reason, f"{counted}: {why}"))
     return Readiness(True, Reason("AllReplicasReady", f"{counted}{waits}"))

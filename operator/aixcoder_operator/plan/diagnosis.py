@@ -63,12 +63,13 @@ def _causes(unit: UnitView, wish: int, gpu: GpuRequest, now: datetime) -> Iterat
         yield from _unscheduled_head(unit.head)
     for pod in workers:
         yield from _reported_failure(unit, pod)
+    for pod in workers:
+        # What a replica says of itself now is nearer the truth than how its last container ended.
+        yield from _loading(unit, pod)
     for pod in pods:
         yield from _crash(pod)
     yield from _ray(unit, now)
     yield from _serve_failure(unit)
-    for pod in workers:
-        yield from _loading(unit, pod)
     yield _starting(unit, wish)
 
 

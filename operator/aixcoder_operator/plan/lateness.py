@@ -22,8 +22,8 @@ class Late:
 def lateness(unit: UnitView, wish: Effective, started: datetime, now: datetime) -> Late | None:
     """Whether `unit`, worked on since `started`, is late with getting `wish.replicas` ready replicas.
 
-    The progress deadline counts from the last progress (the start, a pod that got its node, a replica that got ready)
-    and only while every pod has a node. Waiting for a node has the scheduling deadline instead.
+    The progress deadline counts from the last progress (the start, a pod that got its node, a replica that got ready or
+    that was ready until then) and only while every pod has a node. Waiting for a node has the scheduling deadline.
     """
     if len(unit.ready) >= wish.replicas:
         return None
@@ -40,13 +40,15 @@ def lateness(unit: UnitView, wish: Effective, started: datetime, now: datetime) 
             return None
         progress = [timestamp(refused["lastTransitionTime"])]
     else:
-        progress = [at for pod in pods for at in (scheduled_at(pod), _ready_at(pod)) if at is not None]
+        known = (*map(scheduled_at, pods), *map(_turned_at, unit.workers))
+        progress = [at for at in known if at is not None]
     limit = timedelta(seconds=wish.progress_deadline_seconds)
     if now - max(started, *progress) <= limit:
         return None
     return Late(Reason(why.reason, f"not ready within {wish.progress_deadline_seconds} s: {why.message}"), expired=True)
 
 
-def _ready_at(pod: Object) -> datetime | None:
+def _turned_at(pod: Object) -> datetime | None:
+    """When the pod got ready, or stopped to be: a replica that ran for days has its whole deadline to come back."""
     found = condition(pod, "Ready")
-    return timestamp(found["lastTransitionTime"]) if found and found["status"] == "True" else None
+    return timestamp(found["lastTransitionTime"]) if found else None

@@ -96,7 +96,8 @@ class Observed:
             name=unit,
             revision=revision,
             head=next((pod for pod in heads if is_live(pod)), None),
-            head_is_recreated=bool(mine(self.children.stateful_sets)),
+            head_ended=any(not is_live(pod) for pod in heads),
+            head_is_recreated=any(not is_terminating(obj) for obj in mine(self.children.stateful_sets)),
             workers=tuple(pod for pod in workers if is_live(pod)),
             leaving=tuple(pod for pod in workers if is_terminating(pod)),
             replica_set=replica_sets[0] if replica_sets else None,
@@ -123,6 +124,8 @@ class UnitView:
     revision: str
     head: Object | None = None
     """The head Pod, where it is alive: neither being deleted nor finished."""
+    head_ended: bool = False
+    """A head Pod is still there that is being deleted or has finished."""
     head_is_recreated: bool = False
     """A StatefulSet keeps the head: it comes back by itself, with its storage."""
     workers: tuple[Object, ...] = ()
@@ -147,13 +150,13 @@ class UnitView:
 
     @property
     def lost_its_head(self) -> bool:
-        """Workers were made and no head is left that could be theirs.
+        """A head was there, or workers that had one, and none is left that could be theirs.
 
         A head that came back at the old address with an empty store would end these workers, so none may: the revision
         goes on as a new incarnation. The head is always applied before the ReplicaSet, so a unit in creation never
         looks like this.
         """
-        return self.replica_set is not None and self.head is None and not self.head_is_recreated
+        return (self.replica_set is not None or self.head_ended) and self.head is None and not self.head_is_recreated
 
 
 def is_live(pod: Object) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aixcoder_operator.api.base import API_VERSION, KIND
 from aixcoder_operator.api.defaults import effective
 from aixcoder_operator.api.names import DEPLOYMENT_LABEL
-from aixcoder_operator.api.objects import Object
+from aixcoder_operator.api.objects import Object, labels
 from aixcoder_operator.api.serve import Application, DeploymentOptions
 from aixcoder_operator.api.status import DeploymentStatus, RevisionStatus, RolloutStatus
 from aixcoder_operator.plan import names
@@ -194,15 +194,23 @@ def _objects(
     kept: list[Object] = []
     for unit, replicas in _sizes_of_all(rollout, sizes).items():
         view = rollout.units.get(unit)
-        of = known[view.revision] if view else revision
+        of = known.get(view.revision if view else rollout.target.revision)
+        if of is None:
+            # Somebody deleted its ControllerRevision: it cannot be rendered, only be kept as it is or taken away whole.
+            kept += _left_of(observed, unit) if replicas else ()
+            continue
         # The head goes first: a unit with workers and no head has lost it (UnitView.lost_its_head).
         for obj in head_objects(name, of, unit, metadata):
             if obj["kind"] == "Pod" and view is not None and view.head is not None:
                 kept.append(view.head)
-            elif obj["kind"] != "Pod" or view is None or not view.lost_its_head:
+            elif obj["kind"] == "Service" or view is None or not view.lost_its_head:
                 objects.append(obj)
         objects += worker_objects(name, of, unit, replicas, metadata)
     return objects, kept
+
+
+def _left_of(observed: Observed, unit: str) -> list[Object]:
+    return [child for child in observed.children if labels(child).get(names.UNIT_LABEL) == unit]
 
 
 def _sizes_of_all(rollout: Rollout, sizes: dict[str, Sizing]) -> dict[str, int]:
@@ -229,7 +237,7 @@ def _marks(
 def _serve_orders(rollout: Rollout, known: dict[str, Revision]) -> Iterator[ServeOrder]:
     for name, wish in rollout.wishes.items():
         unit = rollout.units.get(name)
-        if unit is None or unit.serve is None or unit.serve.details is None:
+        if unit is None or unit.revision not in known or unit.serve is None or unit.serve.details is None:
             continue
         wanted, told = known[unit.revision].templates.application, unit.serve.application
         replicas = serve_replicas(unit, wish)
@@ -275,7 +283,7 @@ def _requeue_after(
     ready = status.condition("Ready")
     if any(sizing.settling for sizing in sizes.values()) or any(step != "gone" for step in rollout.leaving.values()):
         return SOON_SECONDS
-    if not rollout.confirmed and ready is not None and ready.reason in ("GatewayNotRouting", "AllReplicasReady"):
+    if ready is not None and ready.reason == "GatewayNotRouting":
         return SOON_SECONDS
     moving = any(
         unit not in rollout.units or not is_settled(rollout.units[unit], wish) for unit, wish in rollout.wishes.items()
@@ -288,7 +296,7 @@ def _requeue_after(
 
 def _events(observed: Observed, rollout: Rollout, status: DeploymentStatus) -> Iterator[Event]:
     before = observed.deployment.status
-    if before.rollout.target != rollout.target.name:
+    if before.rollout.target != rollout.target.name and rollout.phase != "Suspended":
         yield Event("RolloutStarted", f"bringing up {rollout.target.name}")
     if before.traffic.weights != rollout.traffic.weights and rollout.traffic.weights:
         yield Event("TrafficSwitched", f"requests go to {', '.join(rollout.traffic.weights)}")

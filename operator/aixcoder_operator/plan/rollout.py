@@ -20,7 +20,7 @@ from typing import Literal
 
 from aixcoder_operator.api.defaults import effective
 from aixcoder_operator.api.deployment import RESTART_ANNOTATION
-from aixcoder_operator.api.status import TrafficStatus
+from aixcoder_operator.api.status import DeploymentStatus, TrafficStatus
 from aixcoder_operator.plan import names
 from aixcoder_operator.plan.diagnosis import Reason
 from aixcoder_operator.plan.lateness import Late, lateness
@@ -29,6 +29,8 @@ from aixcoder_operator.plan.worker import SHUTDOWN_GRACE_SECONDS
 
 Farewell = Literal["hold", "drain", "gone"]
 Phase = Literal["Progressing", "Complete", "Failed", "Suspended"]
+SWITCHING = "TrafficSwitching"
+"""Reason of Ready while a gateway may still act on the traffic before: told apart from a traffic that was confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,11 @@ class Rollout:
     """The wished revision, where it was given up."""
     stalled: Reason | None = None
     confirmed: bool = False
-    """Every ready gateway acts on the traffic that status tells, and that is the traffic to be."""
+    """Every ready gateway was asked and acts on the traffic that status tells, and that is the traffic to be."""
+    switching: bool = False
+    """Not confirmed, but a gateway that still acts on the traffic before sends to replicas that are still ready."""
+    routed: bool = False
+    """Requests reach ready replicas: confirmed now, or once before with nothing changed since, or switching."""
     units: Mapping[str, UnitView] = field(default_factory=dict)
 
     @property
@@ -60,30 +66,30 @@ class Rollout:
 def decide(observed: Observed, revision: str) -> Rollout:
     """The rollout of `observed.deployment` towards `revision`, one step on from what is seen."""
     units = observed.units()
-    status = observed.deployment.status.rollout
+    status = observed.deployment.status
     wish = effective(observed.deployment.spec)
     replicas = 0 if wish.suspended else wish.replicas
-    stable = units.get(status.stable or "")
 
     wished = _unit_of(revision, units)
-    started = status.step_started if status.target == wished.name and status.step_started else observed.now
-    late = None if wish.suspended else lateness(wished, wish, started, observed.now)
+    late = None if wish.suspended else lateness(wished, wish, _since(status, wished, observed.now), observed.now)
+    starved = late is not None and not late.expired
+    stable = None if wish.suspended else _stable(units, status, starved)
     protected = stable is not None and stable.revision != revision
-    given_up = protected and (status.failed == revision or (late is not None and late.expired))
+    given_up = protected and (status.rollout.failed == revision or (late is not None and late.expired))
 
     target = _unit_of(stable.revision, units) if stable and given_up else wished
+    started = _since(status, target, observed.now)
     arrived = len(target.ready) >= replicas and target.routable >= replicas
-    beside = stable is not None and stable.name != target.name and not arrived
     if wish.suspended:
-        wishes, serving, stable = {}, None, None
-    elif stable is not None and beside:
+        wishes, serving = {}, None
+    elif stable is not None and stable.name != target.name and not arrived:
         wishes, serving = {stable.name: stable.size, target.name: replicas}, stable.name
     else:
         wishes, serving = {target.name: replicas}, target.name
         stable = target if target.ready or (stable and stable.name == target.name) else None
 
-    traffic = _traffic(observed.deployment.status.traffic, serving)
-    switched = traffic != observed.deployment.status.traffic
+    traffic = _traffic(status.traffic, serving)
+    switched = traffic != status.traffic
     if switched:
         started = observed.now
     confirmed = not switched and acts_on(observed.gateways, traffic.version)
@@ -92,6 +98,7 @@ def decide(observed: Observed, revision: str) -> Rollout:
         for unit in units.values()
         if unit.name not in wishes
     }
+    switching = not confirmed and any(step == "hold" and units[unit].ready for unit, step in leaving.items())
     return Rollout(
         target=target,
         stable=stable.name if stable else None,
@@ -103,6 +110,8 @@ def decide(observed: Observed, revision: str) -> Rollout:
         failed=revision if given_up else None,
         stalled=_stalled(observed, revision, given_up, late),
         confirmed=confirmed,
+        switching=switching,
+        routed=confirmed or _is_routed_still(status, switched, switching),
         units=units,
     )
 
@@ -131,6 +140,33 @@ def farewell(unit: UnitView, confirmed: bool, since_switch: timedelta) -> Farewe
     if not confirmed or not (idle or since_switch > timedelta(seconds=SHUTDOWN_GRACE_SECONDS)):
         return "hold"
     return "drain"
+
+
+def _since(status: DeploymentStatus, unit: UnitView, now: datetime) -> datetime:
+    """When the rollout began to go to `unit`, or switched to it."""
+    known = status.rollout.target == unit.name and status.rollout.step_started
+    return known or now
+
+
+def _stable(units: Mapping[str, UnitView], status: DeploymentStatus, starved: bool) -> UnitView | None:
+    """The unit to protect. Where status does not tell one, what serves is protected all the same: status may be lost.
+
+    A unit that serves nothing is not protected for ever: not where its workers cannot come back, since they lost their
+    head, and not where the target gets no GPU (`starved`) while it holds some.
+    """
+    told = units.get(status.rollout.stable or "")
+    if told is not None:
+        return told if told.ready or not (starved or told.lost_its_head) else None
+    ready = [unit for unit in units.values() if unit.ready]
+    return max(ready, key=lambda unit: (unit.name in status.traffic.weights, len(unit.ready)), default=None)
+
+
+def _is_routed_still(status: DeploymentStatus, switched: bool, switching: bool) -> bool:
+    """Without asking the gateways again: they were asked before status told Ready."""
+    ready = status.condition("Ready")
+    if ready is None or ready.status != "True":
+        return False
+    return switching or (not switched and ready.reason != SWITCHING)
 
 
 def _unit_of(revision: str, units: Mapping[str, UnitView]) -> UnitView:

@@ -37,8 +37,10 @@ def size(unit: UnitView, wish: int, now: datetime) -> Sizing:
     """The ReplicaSet size of `unit` on its way to `wish`, and the pods to mark as first or no longer first to go."""
     marked = [pod for pod in unit.workers if names.VICTIM_SINCE_ANNOTATION in annotations_of(pod)]
     surplus = len(unit.workers) - wish
-    if unit.size <= wish or wish == 0 or surplus <= 0:
-        return Sizing(wish, unmark=tuple(name(pod) for pod in marked) if unit.size < wish else ())
+    if unit.size < wish or surplus <= 0:
+        return Sizing(wish, unmark=tuple(name(pod) for pod in marked))
+    if unit.size == wish or wish == 0:
+        return Sizing(wish)  # marks stay where the controller manager may not have chosen yet
     victims = choose_victims(unit.workers, unit.replicas, surplus)
     unmarked = tuple(name(pod) for pod in victims if pod not in marked)
     if unmarked:
@@ -82,12 +84,15 @@ def serve_replicas(unit: UnitView, wish: int) -> int:
 
 
 def is_settled(unit: UnitView, wish: int) -> bool:
-    """Nothing moves: as many ready workers as wished, none leaving, Serve told. Such a unit is asked nothing."""
+    """Nothing moves: as many ready workers as wished, none leaving, Serve told. Such a unit is asked nothing.
+
+    Serve that was never told anything runs none, so a unit made with no worker is settled as it is.
+    """
     return (
         unit.replica_set is not None
         and unit.size == wish
         and len(unit.ready) == len(unit.workers) == wish
         and not unit.leaving
         and (unit.head is not None or wish == 0)
-        and annotations_of(unit.replica_set).get(names.SERVE_REPLICAS_ANNOTATION) == str(wish)
+        and annotations_of(unit.replica_set).get(names.SERVE_REPLICAS_ANNOTATION, "0") == str(wish)
     )
