@@ -99,9 +99,12 @@ class Lease:
         if held is None:
             return
         self._on_change(False)
-        spec = {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
         try:
-            await self._client.replace({**held, "spec": spec})
+            # Read anew: a renewal whose answer never came may have been stored.
+            lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
+            if lease["spec"].get("holderIdentity") == self._identity:
+                free = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
+                await self._client.replace({**lease, "spec": {**lease["spec"], **free}})
         except ClusterError as error:
             logger.warning("the Lease could not be released, a candidate waits it out: %s", error)
 
@@ -148,8 +151,6 @@ class Lease:
                 lost = await self._look_after_conflict()
                 if lost is not None:
                     return lost
-            except NotFound:
-                return "the Lease was deleted"
             except (ClusterError, TimeoutError) as error:
                 problem = str(error) or "the API server did not answer"
                 logger.warning("the Lease could not be renewed: %s", problem)
@@ -158,6 +159,8 @@ class Lease:
         """Somebody wrote the Lease: the reason why it is lost, or None where it still names us."""
         try:
             lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
+        except NotFound:
+            return "the Lease was deleted"
         except ClusterError as error:
             logger.warning("the Lease could not be read: %s", error)
             return None
