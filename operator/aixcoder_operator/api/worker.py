@@ -11,7 +11,16 @@ from aixcoder_operator.api.base import Kube, Part, rule, ruled
 from aixcoder_operator.api.scheduling import LABEL_RULES, LabelValue
 from aixcoder_operator.api.values import ObjectName, RelativePath
 
-RESERVED_PATHS = ("/models", "/tmp", "/dev", "/proc", "/sys", "/opt/aixcoder", "/var/run/aixcoder", "/run/aixcoder")  # noqa: S108 (names, not files of ours)
+RESERVED_PATHS = (
+    "/models",
+    "/tmp",  # noqa: S108  a name, no file of ours
+    "/dev",
+    "/proc",
+    "/sys",
+    "/opt/aixcoder",
+    "/var/run/aixcoder",
+    "/run/aixcoder",
+)
 """Mount paths of the worker pod that belong to the operator, with everything beneath them."""
 
 RESERVED_DOMAINS = ("serving.aixcoder.io/", "app.kubernetes.io/", "controller.kubernetes.io/")

@@ -106,6 +106,37 @@ def full(name: str = "sample") -> Resource:
     return minimal(name) | {"spec": spec}
 
 
+def largest(name: str = "sample") -> Resource:
+    """As many entries as the bounds allow in every list and map, with long names: what the rules cost most for."""
+    label = f"{'d' * 60}.example/{'k' * 60}"
+    made = full(name)
+    spec = made["spec"]
+    labels = {f"{label}{i:02}": "v" * 63 for i in range(32)}
+    spec["scheduling"] |= {
+        "nodeSelector": labels,
+        "tolerations": [{"key": f"{label}{i:02}", "value": "v" * 63} for i in range(32)],
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": f"{label}{i:02}",
+                "whenUnsatisfiable": "DoNotSchedule",
+                "matchLabelKeys": list(labels)[:16],
+            }
+            for i in range(16)
+        ],
+    }
+    spec["worker"] = {
+        "labels": labels,
+        "annotations": dict.fromkeys(labels, "v" * 4096),
+        "env": [{"name": "N" * 250 + f"{i:02}", "value": "v" * 4096} for i in range(64)],
+        "volumes": [{"name": "v" * 60 + f"{i:02}", "emptyDir": {}} for i in range(32)],
+        # The last volume each time: the search for it is the longest.
+        "volumeMounts": [{"name": "v" * 60 + "31", "mountPath": "/" + "p" * 500 + f"{i:02}"} for i in range(32)],
+        "imagePullSecrets": [{"name": "s" * 250 + f"{i:02}"} for i in range(16)],
+    }
+    return made
+
+
 def changed(resource: Resource, path: str, value: Any) -> Resource:
     """A copy of `resource` with `value` at `path` ("spec.worker.env"); blocks on the way are made where missing.
 

@@ -18,7 +18,7 @@ from aixcoder_operator.api.status import (
 from aixcoder_operator.api.values import Timestamp
 
 from .conftest import ROOT, Kubectl
-from .resources import REMOVED, changed, full, minimal
+from .resources import REMOVED, changed, full, largest, minimal
 
 REFERENCE = "spec.model.source.image.reference"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -61,6 +61,11 @@ def test_accepted(kubectl_default: Kubectl, path: str, value: Any) -> None:
 def test_no_gpu_is_needed_on_cpu(kubectl_default: Kubectl) -> None:
     resource = changed(changed(minimal(), "spec.engine.device", "cpu"), "spec.resources", REMOVED)
     assert kubectl_default.refusal(resource) == ""
+
+
+def test_the_largest_resource_is_within_what_rules_may_cost(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=largest())
+    assert kubectl.get("sample")["spec"] == largest()["spec"]
 
 
 @pytest.mark.parametrize("flags", [(), ("--server-side",)], ids=["client-side", "server-side"])
