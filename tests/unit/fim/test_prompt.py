@@ -10,39 +10,12 @@ from aixcoder_serving.fim.vocabulary import Vocabulary
 PREFIX, SUFFIX = "def f(x):\n    ", "\n    return y\n"
 # Each piece encoded by transformers' own tokenizer.
 PREFIX_IDS, SUFFIX_IDS = [448, 490, 274, 354, 443, 266, 425], [266, 639, 885, 266]
+# fmt: off
 HEADER_IDS = [
-    269,
-    723,
-    490,
-    716,
-    1602,
-    482,
-    292,
-    615,
-    281,
-    332,
-    280,
-    346,
-    355,
-    266,
-    269,
-    723,
-    695,
-    434,
-    490,
-    716,
-    482,
-    606,
-    348,
-    504,
-    1042,
-    1522,
-    1746,
-    355,
-    576,
-    429,
-    266,
+    269, 723, 490, 716, 1602, 482, 292, 615, 281, 332, 280, 346, 355, 266, 269, 723, 695, 434, 490, 716,
+    482, 606, 348, 504, 1042, 1522, 1746, 355, 576, 429, 266,
 ]
+# fmt: on
 HEADER = "# the file path is: a/b.py\n# the code file is written by Python\n"
 
 GOLDEN: dict[str, tuple[dict[str, Any], list[int]]] = {
