@@ -280,18 +280,19 @@ def _is_told(observed: Observed, rollout: Rollout) -> bool:
 def _requeue_after(
     observed: Observed, rollout: Rollout, sizes: dict[str, Sizing], invalid: Reason | None, status: DeploymentStatus
 ) -> float | None:
+    if any(sizing.settling for sizing in sizes.values()):
+        return SOON_SECONDS
     ready = status.condition("Ready")
-    if any(sizing.settling for sizing in sizes.values()) or any(step != "gone" for step in rollout.leaving.values()):
-        return SOON_SECONDS
-    if ready is not None and ready.reason == "GatewayNotRouting":
-        return SOON_SECONDS
+    leaving = any(step != "gone" for step in rollout.leaving.values())
+    routing = leaving or (ready is not None and ready.reason == "GatewayNotRouting")
     moving = any(
         unit not in rollout.units or not is_settled(rollout.units[unit], wish) for unit, wish in rollout.wishes.items()
     )
-    if moving or rollout.phase == "Progressing" or invalid:
-        waited = (observed.now - rollout.step_started).total_seconds()
-        return POLL_SECONDS if waited < _LONG_SECONDS else POLL_SLOWLY_SECONDS
-    return None
+    if not (routing or moving or rollout.phase == "Progressing" or invalid):
+        return None
+    if (observed.now - rollout.step_started).total_seconds() > _LONG_SECONDS:
+        return POLL_SLOWLY_SECONDS
+    return SOON_SECONDS if routing else POLL_SECONDS
 
 
 def _events(observed: Observed, rollout: Rollout, status: DeploymentStatus) -> Iterator[Event]:
