@@ -83,7 +83,7 @@ class ControlPlane:
         return self
 
     def _start(self, kubernetes: Path, etcd: Path) -> None:
-        etcd_port, peer_port, api_port, manager_port, scheduler_port = _free_ports(5)
+        etcd_port, peer_port, api_port, manager_port, scheduler_port = free_ports(5)
         self._url = f"https://127.0.0.1:{api_port}"
         etcd_url = f"http://127.0.0.1:{etcd_port}"
         peer_url = f"http://127.0.0.1:{peer_port}"
@@ -176,7 +176,8 @@ class ControlPlane:
         return "\n".join(lines[-_LOG_LINES:])
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now, all different."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for held in sockets:

@@ -81,6 +81,8 @@ def controller_manager(*, kubeconfig: Path, service_account_key: Path, authority
         f"--service-account-private-key-file={service_account_key}",
         f"--root-ca-file={authority}",
         "--use-service-account-credentials",
+        "--kube-api-qps=200",  # at its start it makes dozens of service accounts, one after the other
+        "--kube-api-burst=400",
         "--allocate-node-cidrs=false",
     ]
 

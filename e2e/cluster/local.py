@@ -177,9 +177,10 @@ class LocalCluster:
         path = f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
         environment = {**os.environ, "PATH": path, "PYTHONPATH": str(_CHECKOUT), name: value}
         with (cluster.logs / "supervisor.log").open("wb") as log:
-            subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd="/", env=environment, start_new_session=True,
+            # --fork: an orphan at once, so that whoever called this has no child to wait for.
+            subprocess.run(
+                ["setsid", "--fork", *command],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=environment, check=True,
             )  # fmt: skip
 
     def _wait_until_ready(self) -> None:

@@ -7,6 +7,7 @@ it ends, the kernel ends every process of the cluster, and its mounts and its ne
 import asyncio
 import json
 import os
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -27,16 +28,15 @@ API_FORWARD = "kubernetes"
 class Supervisor:
     """State of a running cluster and the commands on it."""
 
-    def __init__(self, cluster: Layout, tools: Tools, *, gpus: int) -> None:
+    def __init__(
+        self, cluster: Layout, tools: Tools, host: HostNetwork, api_socket: socket.socket, *, gpus: int
+    ) -> None:
         self._layout = cluster
+        self._host = host
+        self._api_socket = api_socket
         self._gpus = gpus
-        self._host = HostNetwork()
-        self._api_socket = self._host.listen(local_port(cluster.name, API_FORWARD))
-        mount_own_folders(cluster)
-        enter_new_network()
         self._daemons = Daemons(cluster.logs)
-        api_port = self._api_socket.getsockname()[1]
-        self._bring_up = BringUp(cluster, tools, self._daemons, local_api_port=api_port)
+        self._bring_up = BringUp(cluster, tools, self._daemons, local_api_port=api_socket.getsockname()[1])
         self._forwarder = Forwarder(ServiceAddresses(self._bring_up.api))
         self._keeper: Keeper | None = None
         self._error = ""
@@ -98,16 +98,21 @@ def _reap_until_ended(child: int) -> int:
 
 def main() -> None:
     """Run the supervisor of the cluster that the one argument names, by the options in its folder."""
+    cluster = layout(sys.argv[1])
+    host = HostNetwork()
+    api_socket = host.listen(local_port(cluster.name, API_FORWARD))
+    mount_own_folders(cluster)
+    enter_new_network()
     child = os.fork()
     if child:
+        api_socket.close()
         sys.exit(_reap_until_ended(child))
-    cluster = layout(sys.argv[1])
     options = json.loads((cluster.folder / "options.json").read_text())
     runc = debian.which("runc")
     if runc is None:
         raise ClusterError("The program runc is missing.")
     tools = Tools(programs.kubernetes_programs(), debian.node_programs(), runc, Path(options["pause_image"]))
-    asyncio.run(Supervisor(cluster, tools, gpus=int(options["gpus"])).run())
+    asyncio.run(Supervisor(cluster, tools, host, api_socket, gpus=int(options["gpus"])).run())
 
 
 if __name__ == "__main__":
