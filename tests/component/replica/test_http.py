@@ -1,0 +1,243 @@
+"""A replica over real HTTP, without Ray."""
+
+import asyncio
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from transformers import AutoTokenizer
+
+from aixcoder_serving.protocol import Delta, Failed, Finished, Started
+from tests.component.replica.conftest import (
+    PREFIX,
+    SUFFIX,
+    TINY,
+    Replica,
+    ids_of,
+    settings,
+    start,
+    text_of,
+)
+
+LONG = {"prompt_token_ids": [1, 300, 301], "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 5}}
+
+
+async def test_a_completion(replica: Replica) -> None:
+    messages = await replica.generate(prefix=PREFIX, suffix=SUFFIX, path="queue.py", sampling={"max_tokens": 24})
+    started, finished = messages[0], messages[-1]
+    assert isinstance(started, Started)
+    assert isinstance(finished, Finished)
+    assert all(isinstance(message, Delta) for message in messages[1:-1])
+    assert len(messages) > 5, "it streams"
+    assert text_of(messages).startswith("        return len(self.queue)\n")
+    assert (started.truncated, finished.prompt_tokens) == (False, started.prompt_tokens)
+    assert finished.completion_tokens == len(ids_of(messages))
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    assert text_of(messages) == tokenizer.decode(ids_of(messages), skip_special_tokens=True)
+
+
+async def test_the_model_stops_by_itself(replica: Replica) -> None:
+    suffix = "\n    def _put(self, item):\n        heappush(self.queue, item)\n"
+    messages = await replica.generate(prefix=PREFIX, suffix=suffix, sampling={"max_tokens": 200})
+    finished = messages[-1]
+    assert isinstance(finished, Finished)
+    assert finished.finish_reason == "stop"
+    assert ids_of(messages)[-1] == 2
+    assert "</s>" not in text_of(messages)
+
+
+async def test_token_ids_run_as_they_are(replica: Replica) -> None:
+    as_text = await replica.generate(prefix=PREFIX, sampling={"max_tokens": 8})
+    started = as_text[0]
+    assert isinstance(started, Started)
+    ids = AutoTokenizer.from_pretrained(TINY).encode(f"<s>{PREFIX}", add_special_tokens=False)
+    assert started.prompt_tokens == len(ids)
+    as_ids = await replica.generate(prompt_token_ids=ids, sampling={"max_tokens": 8})
+    assert as_ids == as_text
+
+
+async def test_a_stop_string_is_not_shown(replica: Replica) -> None:
+    free = text_of(await replica.generate(prefix=PREFIX, suffix=SUFFIX, sampling={"max_tokens": 12}))
+    assert "(self" in free
+    messages = await replica.generate(
+        prefix=PREFIX, suffix=SUFFIX, sampling={"max_tokens": 12, "stop": ["(self", "nothing like it"]}
+    )
+    assert text_of(messages) == free[: free.index("(self")]
+    finished = messages[-1]
+    assert isinstance(finished, Finished)
+    assert finished.finish_reason == "stop"
+
+
+async def test_long_context_is_cut_and_said(replica: Replica) -> None:
+    messages = await replica.generate(prefix="x = 1\n" * 3000, suffix="y = 2\n" * 3000, sampling={"max_tokens": 4})
+    started = messages[0]
+    assert isinstance(started, Started)
+    assert started.truncated
+    assert 2000 < started.prompt_tokens <= 2044
+
+
+async def test_nothing_asked_for(replica: Replica) -> None:
+    messages = await replica.generate(prefix="x", sampling={"max_tokens": 0})
+    assert [type(message) for message in messages] == [Started, Finished]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "param", "message"),
+    [
+        ({}, 400, None, "exactly one of prefix and prompt_token_ids"),
+        ({"prefix": "secret", "prompt_token_ids": [1]}, 400, None, "exactly one of"),
+        ({"prefix": "secret", "sampling": {"temperature": 9}}, 400, "sampling.temperature", "less than or equal to 2"),
+        ({"prefix": "secret", "sampling": {"stop": ["", "x"]}}, 400, "sampling.stop.0", "at least 1 character"),
+        ({"prefix": "secret", "sampling": {"max_tokens": 5000}}, 400, "max_tokens", "max_tokens 5000 of 2048"),
+        ({"prompt_token_ids": []}, 400, "prompt", "the prompt is empty"),
+        ({"prompt_token_ids": [1, 99999]}, 400, "prompt", "token id 99999"),
+        ({"prompt_token_ids": [-1]}, 400, "prompt_token_ids.0", "greater than or equal to 0"),
+        ({"prompt_token_ids": [1] * 2048}, 400, "prompt", "more than the 2048"),
+        ({"prompt_token_ids": [1] * 2000}, 400, "max_tokens", "2000 prompt tokens and max_tokens 256"),
+    ],
+)
+async def test_refusals(
+    replica: Replica, request_: dict[str, Any], status: int, param: str | None, message: str
+) -> None:
+    async with replica.post(**request_) as answer:
+        body = await answer.json()
+    assert answer.status == status
+    assert message in body["message"]
+    assert "secret" not in str(body)
+    assert body.get("param") == param
+    assert (await replica.stats())["running"] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/generate", b"{not json", 400),
+        ("POST", "/generate", b"\xff\xfe", 400),
+        ("POST", "/generate", b" " * (16 * 1024 * 1024 + 1), 413),
+        ("GET", "/generate", None, 405),
+        ("DELETE", "/ready", None, 405),
+        ("GET", "/nothing", None, 404),
+    ],
+)
+async def test_what_is_no_request(replica: Replica, method: str, path: str, body: bytes | None, status: int) -> None:
+    data = None if body is None else io.BytesIO(body)
+    async with replica.client.request(method, replica.url + path, data=data) as answer:
+        assert answer.status == status
+        assert (await answer.json())["message"]
+
+
+async def test_ready_and_stats(replica: Replica) -> None:
+    assert await replica.get("/ready") == (200, {"phase": "ready", "percent": 100, "message": ""})
+    await replica.generate(prefix="x", sampling={"max_tokens": 3})
+    assert await replica.stats() == {
+        "running": 0,
+        "waiting": 0,
+        "completed": 1,
+        "cancelled": 0,
+        "failed": 0,
+        "tokens_prefilled": 2,
+        "tokens_decoded": 3,
+    }
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_a_client_that_goes_away_frees_the_slot(replica: Replica, waiting: bool) -> None:
+    others = []
+    if waiting:
+        others = [asyncio.create_task(replica.generate(**LONG)) for _ in range(2)]
+        await replica.until("/stats", running=2)
+    answer = await replica.post(**LONG)
+    async for _ in answer.content:
+        break
+    if waiting:
+        assert (await replica.stats())["waiting"] == 1
+    answer.close()
+    stats = await replica.until("/stats", cancelled=1)
+    assert (stats["running"], stats["waiting"]) == (len(others), 0)
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await replica.until("/stats", running=0, waiting=0, cancelled=1 + len(others), completed=0)
+
+
+async def test_a_close_mid_body_is_no_request(replica: Replica) -> None:
+    _reader, writer = await asyncio.open_connection("127.0.0.1", replica.listener.port)
+    writer.write(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    assert (await replica.generate(prefix="x", sampling={"max_tokens": 1}))[-1].type == "finished"
+    await asyncio.wait_for(replica.service.idle.wait(), 5)
+
+
+async def test_loading_is_told_and_answered(client: aiohttp.ClientSession) -> None:
+    replica = await start(settings(), client)
+    status, body = await replica.get("/ready")
+    assert status == 503
+    assert body["phase"] in ("starting", "loading")
+    async with replica.post(prefix="x") as answer:
+        assert answer.status == 503
+        assert "not ready" in (await answer.json())["message"]
+    await replica.service.loaded()
+    assert (await replica.get("/ready"))[0] == 200
+    await replica.service.close()
+    await replica.listener.stop(patience=1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "message"),
+    [
+        ("folder", "ModelNotFound", "is not a folder"),
+        ("weights", "ModelNotFound", "holds no weights"),
+        ("tokenizer", "ModelInvalid", "tokenizer.json is not there"),
+        ("sentinel", "ModelInvalid", "AIX-SPAN-PRE"),
+        ("vocabulary", "ModelInvalid", "do not belong together"),
+        ("cuda", "DeviceNotFound", "CUDA device"),
+    ],
+)
+async def test_a_failure_is_told(
+    tmp_path: Path, client: aiohttp.ClientSession, spoil: str, reason: str, message: str
+) -> None:
+    model = shutil.copytree(TINY, tmp_path / "model")
+    changes: dict[str, Any] = {"model_path": str(model)}
+    match spoil:
+        case "folder":
+            shutil.rmtree(model)
+        case "weights":
+            (model / "model.safetensors").unlink()
+        case "tokenizer":
+            (model / "tokenizer.json").unlink()
+        case "sentinel":
+            file = model / "tokenizer.json"
+            file.write_text(file.read_text().replace("AIX-SPAN-PRE", "AIX-SPAN-BEFORE"))
+        case "vocabulary":
+            config = model / "config.json"
+            config.write_text(config.read_text().replace('"vocab_size": 2048', '"vocab_size": 2000'))
+        case "cuda":
+            changes |= {"device": "cuda", "dtype": "bfloat16"}
+    replica = await start(settings(**changes), client)
+    await replica.until("/ready", phase="failed")
+    status, body = await replica.get("/ready")
+    print(body)
+    assert (status, body["phase"], body["reason"]) == (503, "failed", reason)
+    assert message in body["message"]
+    assert replica.service.unhealthy(60) is None
+    trouble = replica.service.unhealthy(0)
+    assert trouble is not None
+    assert trouble.startswith(reason)
+    await replica.service.close()
+    await replica.listener.stop(patience=1)
+
+
+async def test_shutting_down_says_so_in_the_stream(replica: Replica) -> None:
+    answer = await replica.post(**LONG)
+    await answer.content.readline()
+    await replica.service.close()
+    lines = [line async for line in answer.content]
+    failed = Failed.model_validate_json(lines[-1])
+    assert failed.status == 503
+    async with replica.post(prefix="x") as refused:
+        assert refused.status == 503
