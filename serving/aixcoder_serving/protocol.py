@@ -20,9 +20,12 @@ REPLICA_PORT = 30000
 
 
 class Message(BaseModel):
-    """Base of all messages: unknown fields are ignored, so that an older peer understands a newer one."""
+    """Base of all messages: unknown fields are ignored, so that an older peer understands a newer one.
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    Its errors hold no input: that may be a user's code, and errors are logged.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class Sampling(Message):

@@ -106,14 +106,20 @@ async def _from_replicas(
     """
     not_taken: set[str] = set()
     lost_at: str | None = None
+    failed: NotTaken | Lost | None = None
     while True:
-        # The view of now: a replica that went away may be out of it already.
+        # The view of now: a replica that went away may be out of it already, the traffic with another unit.
         view = gateway.routes.view or routing.NOTHING
+        deployment = routing.current(view, deployment)
         address = routing.choose(view, deployment, gateway.outstanding, {*not_taken, lost_at})
         if address is None and lost_at is not None:
             address = routing.choose(view, deployment, gateway.outstanding, not_taken)
         if address is None:
             raise problems.no_replica()
+        if failed is not None:
+            gateway.metrics.retries.labels(failed.reason).inc()
+            account.retries += 1
+            logger.warning("request %s is sent to %s now: %s", request.id, address, failed)
         try:
             with gateway.outstanding.at(address):
                 async with aclosing(gateway.upstream.generate(address, request)) as messages:
@@ -126,9 +132,7 @@ async def _from_replicas(
                 lost_at = address
             else:
                 not_taken.add(address)
-            gateway.metrics.retries.labels(error.reason).inc()
-            account.retries += 1
-            logger.warning("request %s was not answered, it is sent again: %s", request.id, error)
+            failed = error
         except Rejected as error:
             raise problems.invalid(error.message, error.param) from error
         except Silent as error:

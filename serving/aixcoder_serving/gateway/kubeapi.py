@@ -20,9 +20,11 @@ import yaml
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# A watch hears a bookmark about once a minute; a connection silent for longer is dead, whatever the kernel thinks.
+WATCH_SECONDS = 60
+"""How long a watch is asked to last. A server sends no bookmark where nothing ever happened, so only the end is sure."""
 _CONNECT_SECONDS = 5.0
-_SILENCE_SECONDS = 90.0
+# A connection that is silent for longer than a watch lasts is dead, whatever the kernel thinks.
+_SILENCE_SECONDS = WATCH_SECONDS + 15.0
 
 
 class NoAccess(Exception):

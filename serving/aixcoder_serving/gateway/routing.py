@@ -86,6 +86,12 @@ def deployment_for(view: View, model: str | None) -> DeploymentView | None:
     return deployment
 
 
+def current(view: View, deployment: DeploymentView) -> DeploymentView:
+    """The deployment as it is in `view`, or as it was where it is there no more."""
+    uid = deployment.metadata.uid
+    return next((known for known in view.deployments if known.metadata.uid == uid), deployment)
+
+
 def units_with_traffic(view: View, deployment: DeploymentView) -> dict[str, tuple[str, ...]]:
     """Unit → its ready replicas, for the units of a deployment that have a share of the traffic."""
     weights = deployment.status.traffic.weights

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from types import SimpleNamespace, TracebackType
 from typing import Self
 
@@ -107,11 +108,15 @@ class Upstream:
         try:
             if response.status != 200:
                 raise await _refusal(response)
-            async for message in _messages(response):
-                if isinstance(message, Failed):
-                    raise _failure(message)
-                finished = isinstance(message, Finished)
-                yield message
+            async with aclosing(_messages(response)) as messages:
+                async for message in messages:
+                    if isinstance(message, Failed):
+                        raise _failure(message)
+                    finished = isinstance(message, Finished)
+                    yield message
+                    if finished:
+                        break
+            await response.content.readany()  # the end of the answer, so that its connection can be kept
         except (aiohttp.ClientError, OSError) as error:  # its time-outs are among them
             if not finished:
                 raise _interrupted(address, error) from error
@@ -195,7 +200,7 @@ def _failure(failed: Failed) -> UpstreamError:
     return Broken(f"the replica failed with {failed.status}")
 
 
-async def _messages(response: aiohttp.ClientResponse) -> AsyncIterator[Started | Delta | Finished | Failed]:
+async def _messages(response: aiohttp.ClientResponse) -> AsyncGenerator[Started | Delta | Finished | Failed]:
     rest = b""
     async for piece in response.content.iter_any():
         *lines, rest = (rest + piece).split(b"\n")

@@ -16,7 +16,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from aixcoder_serving.gateway.endpoints import Slice, ready_endpoints
-from aixcoder_serving.gateway.kubeapi import Access
+from aixcoder_serving.gateway.kubeapi import WATCH_SECONDS, Access
 from aixcoder_serving.gateway.routing import View
 from aixcoder_serving.protocol import DeploymentView
 
@@ -26,7 +26,6 @@ DEPLOYMENTS = ("apis/serving.aixcoder.io/v1alpha1", "aixcoderdeployments")
 SLICES = ("apis/discovery.k8s.io/v1", "endpointslices")
 UNIT_LABEL = "serving.aixcoder.io/unit"
 
-_WATCH_SECONDS = 300
 _FIRST_BACK_OFF, _LAST_BACK_OFF = 0.1, 5.0
 
 T = TypeVar("T")
@@ -37,7 +36,7 @@ class Gone(Exception):
 
 
 class ApiServerError(Exception):
-    """The API server answered with an error; the message names the path, the status and its reason."""
+    """The API server answered with an error; the message names the status and its reason."""
 
 
 class Mirror(Generic[T]):
@@ -73,8 +72,9 @@ class Mirror(Generic[T]):
                 self._version = None
             except (aiohttp.ClientError, OSError) as error:
                 logger.warning("%s: the API server is away, the last state is kept: %r", self._path, error)
-            except (ApiServerError, ValueError) as error:
-                logger.error("%s", error)
+            except (ApiServerError, ValueError, LookupError, TypeError) as error:
+                # The last three: an answer that is no list and no event, as of a proxy in between.
+                logger.error("%s: listing again: %r", self._path, error)
                 self._version = None
             if clock() - began > _LAST_BACK_OFF:
                 back_off = _FIRST_BACK_OFF
@@ -98,7 +98,7 @@ class Mirror(Generic[T]):
             "watch": "1",
             "allowWatchBookmarks": "true",
             "resourceVersion": str(self._version),
-            "timeoutSeconds": str(_WATCH_SECONDS),
+            "timeoutSeconds": str(WATCH_SECONDS),
         }
         async with session.get(self._path, params=parameters, headers=access.authorization()) as response:
             await _check(response)
@@ -110,7 +110,7 @@ class Mirror(Generic[T]):
         if kind == "ERROR":
             if raw.get("code") == 410:
                 raise Gone
-            raise ApiServerError(f"{self._path}: the watch ended with {raw.get('code')}: {raw.get('message')}")
+            raise ApiServerError(f"the watch ended with {raw.get('code')}: {raw.get('message')}")
         self._version = raw["metadata"]["resourceVersion"]
         if kind == "BOOKMARK":
             return
@@ -181,7 +181,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         raise Gone
     if response.status != 200:
         reason = (await response.text())[:500]
-        raise ApiServerError(f"{response.url.path}: the API server answered {response.status}: {reason}")
+        raise ApiServerError(f"the API server answered {response.status}: {reason}")
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -68,7 +68,7 @@ async def test_token_ids(gateway: Running, table: Table, start_replica: StartRep
     replica = start_replica("a")
     table.serve(replica.address)
     await (await gateway.client()).completions.create(model="any", prompt=[5, 6, 7])
-    ((seen),) = await replica.seen()
+    (seen,) = await replica.seen()
     assert seen["body"]["prompt_token_ids"] == [5, 6, 7]
     assert "prefix" not in seen["body"]
 

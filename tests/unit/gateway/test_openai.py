@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from aixcoder_serving.gateway import problems
 from aixcoder_serving.gateway.dialects import Ask, Identity, Model, to_request
@@ -142,6 +143,12 @@ def test_request_carries_the_prompt_as_it_came() -> None:
     assert (request.id, request.prefix, request.suffix, request.prompt_token_ids) == ("r", None, None, (5, 6))
     request = to_request(Ask(prefix="a", suffix=""), CompletionDefaults(), "r")
     assert (request.prefix, request.suffix, request.prompt_token_ids) == ("a", "", None)
+
+
+def test_an_invalid_message_says_nothing_of_the_prompt() -> None:
+    with pytest.raises(ValidationError) as caught:
+        to_request(Ask(prefix="secret", prompt_token_ids=(1,)), CompletionDefaults(), "r")
+    assert "secret" not in str(caught.value)
 
 
 def test_whole_answer() -> None:

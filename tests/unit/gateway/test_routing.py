@@ -112,6 +112,12 @@ def test_weights_share_requests() -> None:
     assert 0.87 < counts[ONE] / 2000 < 0.93
 
 
+def test_current_state_of_a_deployment() -> None:
+    before, now = deployment("d", weights={"u": 1}), deployment("d", weights={"v": 1})
+    assert routing.current(View.of([A, now], {}), before) is now
+    assert routing.current(View.of([A], {}), before) is before
+
+
 def test_outstanding_counts_and_forgets() -> None:
     outstanding = Outstanding()
     with outstanding.at(ONE), outstanding.at(ONE), outstanding.at(TWO):
