@@ -21,7 +21,7 @@ import yaml
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 WATCH_SECONDS = 60
-"""How long a watch is asked to last. A server sends no bookmark where nothing ever happened, so only the end is sure."""
+"""How long a watch is asked to last. Where nothing ever happened no bookmark comes: only the end is sure."""
 _CONNECT_SECONDS = 5.0
 # A connection that is silent for longer than a watch lasts is dead, whatever the kernel thinks.
 _SILENCE_SECONDS = WATCH_SECONDS + 15.0
