@@ -1,6 +1,7 @@
 """From empty folders to a ready node, inside the cluster's namespaces."""
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from e2e.cluster import cgroups, flags, node
 from e2e.cluster.api import Api, ApiError
 from e2e.cluster.daemons import Daemons
 from e2e.cluster.errors import ClusterError
-from e2e.cluster.layout import API_PORT, CONTROL_PLANE_IP, Layout, Node
+from e2e.cluster.layout import API_PORT, CONTROL_PLANE_IP, DNS_IP, Layout, Node
 from e2e.cluster.pki import Authority
 
 _PATIENCE_SECONDS = 120.0
@@ -56,7 +57,9 @@ class BringUp:
             self._start_node(first)
             self._start_dns()
             self._wait(f"{first.name} to be Ready", lambda: self._is_ready(first))
-        with self._step("default service account, DNS"):
+        with self._step("Service network, DNS, default service account"):
+            self._wait("the Service kubernetes", lambda: _connects(flags.KUBERNETES_SERVICE_IP, 443))
+            self._wait("the Service kube-dns", lambda: _connects(DNS_IP, 53))
             account = "/api/v1/namespaces/default/serviceaccounts/default"
             self._wait("the default service account", lambda: self._exists(account))
 
@@ -172,6 +175,14 @@ class BringUp:
         start = time.monotonic()
         yield
         self.steps.append((text, time.monotonic() - start))
+
+
+def _connects(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _service_names(service: str, namespace: str) -> list[str]:

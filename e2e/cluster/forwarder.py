@@ -8,6 +8,7 @@ leave as it would without it.
 import asyncio
 import contextlib
 import socket
+import struct
 import time
 from collections.abc import Callable
 
@@ -78,7 +79,7 @@ class Forwarder:
             address = await asyncio.to_thread(self._resolve, host) if host.endswith(".svc") else host
             upstream_reader, upstream_writer = await asyncio.open_connection(address, port, limit=_CHUNK)
         except Exception:
-            writer.transport.abort()
+            _reset(writer)
             return
         await asyncio.gather(_copy(reader, upstream_writer, writer), _copy(upstream_reader, writer, upstream_writer))
         for end in (writer, upstream_writer):
@@ -95,5 +96,11 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter, back: 
         if sink.can_write_eof():
             sink.write_eof()
     except OSError:
-        sink.transport.abort()
-        back.transport.abort()
+        _reset(sink)
+        _reset(back)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    # Lingering for 0 s: a reset, which no one takes for the end of an answer.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

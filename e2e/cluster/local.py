@@ -70,7 +70,8 @@ class LocalCluster:
             if status is None or status["phase"] == "failed":
                 self._sweep()
                 self._launch({"gpus": gpus, "pause_image": str(archive)})
-            self._wait_until_ready()
+            if status is None or status["phase"] != "ready":
+                self._wait_until_ready()
             control.ask(self.layout, "gpus", count=gpus)
 
     def down(self) -> None:
