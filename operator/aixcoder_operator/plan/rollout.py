@@ -99,10 +99,12 @@ def decide(observed: Observed, revision: str) -> Rollout:
         if unit.name not in wishes
     }
     switching = not confirmed and any(step == "hold" and units[unit].ready for unit, step in leaving.items())
+    routed = confirmed or _is_routed_still(status, switched, switching)
+    complete = arrived and (routed or replicas == 0) and not any(step != "gone" for step in leaving.values())
     return Rollout(
         target=target,
         stable=stable.name if stable else None,
-        phase=_phase(wish.suspended, given_up, arrived and not any(step != "gone" for step in leaving.values())),
+        phase=_phase(wish.suspended, given_up, complete),
         wishes=wishes,
         leaving=leaving,
         traffic=traffic,
@@ -111,7 +113,7 @@ def decide(observed: Observed, revision: str) -> Rollout:
         stalled=_stalled(observed, revision, given_up, late),
         confirmed=confirmed,
         switching=switching,
-        routed=confirmed or _is_routed_still(status, switched, switching),
+        routed=routed,
         units=units,
     )
 
