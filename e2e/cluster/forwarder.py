@@ -11,13 +11,21 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-from e2e.cluster.api import Api
+from e2e.cluster.api import Json
 
 _CHUNK = 64 * 1024
 _RESOLVED_SECONDS = 2.0
 
 Resolve = Callable[[str], str]
+
+
+class Services(Protocol):
+    """What answers for Services: the API server's client."""
+
+    def get(self, path: str, /) -> Json:
+        """The object at an API path."""
 
 
 def split_target(target: str) -> tuple[str, int]:
@@ -31,7 +39,7 @@ def split_target(target: str) -> tuple[str, int]:
 class ServiceAddresses:
     """Addresses of `SERVICE.NAMESPACE.svc`, asked of the API server every two seconds at most; others stay as given."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Services) -> None:
         self._api = api
         self._known: dict[str, tuple[float, str]] = {}
 

@@ -19,6 +19,8 @@ PAUSE_IMAGE = "docker.io/aixcoder/pause:1"
 # Local ports of the host: below Linux's ephemeral range, so that no outgoing connection holds one by chance.
 _FIRST_LOCAL_PORT = 20000
 _LOCAL_PORTS = 10000
+# The kernel's limit is 107; containerd adds `.ttrpc`.
+_SOCKET_PATH = 100
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,10 @@ def layout(name: str) -> Layout:
     """The layout of cluster `name`. Raises ClusterError for a name that would not do in paths and cgroups."""
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", name):
         raise ClusterError(f"A cluster's name is up to 20 lower-case letters, digits and hyphens, not {name!r}.")
-    return Layout(name, cache.root() / "clusters" / name)
+    made = Layout(name, cache.root() / "clusters" / name)
+    if len(str(made.containerd_socket)) > _SOCKET_PATH:
+        raise ClusterError(f"{made.folder} is too long a path for sockets; set XDG_CACHE_HOME to a shorter one.")
+    return made
 
 
 def local_port(cluster: str, forward: str) -> int:

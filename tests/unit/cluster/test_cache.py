@@ -1,0 +1,74 @@
+"""The cache: complete or not there, one maker at a time."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster import cache
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def test_it_lies_where_xdg_says_or_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache.root() == tmp_path / "aixcoder"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache.root() == tmp_path / "home/.cache/aixcoder"
+
+
+def test_a_key_tells_contents_and_their_division_apart() -> None:
+    keys = [cache.key("a", "b"), cache.key("ab"), cache.key("a", "c"), cache.key("b", "a"), cache.key(b"a", "b")]
+    assert len(set(keys)) == 4
+    assert keys[0] == keys[-1]
+
+
+def test_an_entry_is_made_once() -> None:
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "file").write_text("content")
+
+    first = cache.entry("kind", "key", make)
+    assert cache.entry("kind", "key", make) == first
+    assert len(made) == 1
+    assert (first / "file").read_text() == "content"
+
+
+def test_a_failed_entry_is_not_there_and_its_remains_go_with_the_next() -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        cache.entry("kind", "key", fail)
+    assert not (cache.root() / "kind/key").exists()
+    made = cache.entry("kind", "key", lambda folder: (folder / "whole").touch())
+    assert [path.name for path in (cache.root() / "kind").iterdir()] == ["key"]
+    assert [path.name for path in made.iterdir()] == ["whole"]
+
+
+def test_a_lock_ends_with_its_holder_even_by_kill() -> None:
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+
+    def hold() -> None:
+        with cache.lock("name"):
+            held.set()
+            time.sleep(60)
+
+    holder = context.Process(target=hold)
+    holder.start()
+    assert held.wait(10)
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    with cache.lock("name"):
+        holder.join(10)
+    assert holder.exitcode == -signal.SIGKILL
