@@ -140,13 +140,18 @@ def _parser() -> argparse.ArgumentParser:
             "Serve one model on this machine: gateway and engine in one process, for trying an editor plug-in. "
             "Clients use http://HOST:PORT/v1. SIGTERM or Ctrl-C ends it."
         ),
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     serve.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="folder with config.json, tokenizer.json and weights"
     )
-    serve.add_argument("--port", type=_port, default=8080, help="port for clients; 0: a free one")
-    serve.add_argument("--host", default=_LOCAL, help="address to listen on; 0.0.0.0: all, without any key or password")
+    serve.add_argument(
+        "--port", type=_port, default=8080, help="port for clients, %(default)s where not given; 0: a free one"
+    )
+    serve.add_argument(
+        "--host",
+        default=_LOCAL,
+        help="address to listen on, %(default)s where not given; nothing asks clients for a key",
+    )
     serve.add_argument(
         "--device", choices=["cpu", "cuda"], help="what computes; not given: cuda on a machine with an NVIDIA device"
     )
@@ -154,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=["auto", "float32", "bfloat16", "float16"],
         default="auto",
-        help="number format; auto: the checkpoint's own, unless the processor is slow at it",
+        help="number format; auto, where not given: the checkpoint's own, unless the processor is slow at it",
     )
     serve.add_argument("--served-name", metavar="NAME", help="model name for clients; not given: the folder's name")
     serve.add_argument(
@@ -164,17 +169,24 @@ def _parser() -> argparse.ArgumentParser:
         help="prompt and completion together; not given: all positions of the model",
     )
     serve.add_argument(
-        "--max-concurrent-sequences", type=_at_least(1), default=8, metavar="N", help="completions that run at once"
+        "--max-concurrent-sequences",
+        type=_at_least(1),
+        default=8,
+        metavar="N",
+        help="completions that run at once, %(default)s where not given",
     )
     serve.add_argument(
         "--tensor-parallel-size",
         type=int,
         choices=[1, 2, 4, 8],
         default=1,
-        help="CUDA devices to spread it over",
+        help="CUDA devices to spread it over, %(default)s where not given",
     )
     serve.add_argument(
-        "--log-level", choices=["debug", "info", "warning", "error"], default="warning", help="least level logged"
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        default="warning",
+        help="least level logged, %(default)s where not given",
     )
     return parser
 
