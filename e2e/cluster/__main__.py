@@ -1,4 +1,4 @@
-"""`python -m e2e.cluster up|down|status|env|forward`."""
+"""`python -m e2e.cluster up|down|status|env|forward|clean`."""
 
 import argparse
 import json
@@ -9,14 +9,17 @@ import time
 from e2e.cluster import progress
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.layout import DEFAULT_NAME
-from e2e.cluster.local import DEFAULT_GPUS, LocalCluster, clusters
+from e2e.cluster.local import DEFAULT_GPUS, LocalCluster, clean
 
 
 def main() -> int:
     """Run the command line; the exit status."""
     arguments = _parser().parse_args()
     try:
-        _act(arguments)
+        if arguments.command == "clean":
+            clean(unused_days=arguments.unused_days)
+        else:
+            _act(LocalCluster(arguments.name), arguments)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -30,11 +33,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", parents=[named], help="bring it up; nothing to do where it is up")
     up.add_argument("--gpus", type=int, default=DEFAULT_GPUS, help=f"fake GPUs of a node (default: {DEFAULT_GPUS})")
-    down = commands.add_parser("down", parents=[named], help="take it away")
-    down.add_argument("--all", action="store_true", help="take every cluster of this cache away")
+    commands.add_parser("down", parents=[named], help="take it away")
     status = commands.add_parser("status", parents=[named], help="what runs, where its logs and its audit log are")
     status.add_argument("--json", action="store_true", help="for programs")
     commands.add_parser("env", parents=[named], help='shell variables: eval "$(python -m e2e.cluster env)"')
+    clean_up = commands.add_parser("clean", help="take all clusters away and empty the cache of what is not used")
+    clean_up.add_argument("--unused-days", type=float, default=14, help="since when (default: 14; 0: everything)")
     forward = commands.add_parser("forward", parents=[named], help="forward a port of 127.0.0.1 into the cluster")
     forward.add_argument("forward", metavar="FORWARD", help="its name; `gateway` sets AIXCODER_URL")
     forward.add_argument("target", metavar="TARGET", help="ADDRESS:PORT or SERVICE.NAMESPACE.svc:PORT")
@@ -42,18 +46,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _act(arguments: argparse.Namespace) -> None:
-    cluster = LocalCluster(arguments.name)
+def _act(cluster: LocalCluster, arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "up":
             start = time.monotonic()
             cluster.up(gpus=arguments.gpus)
             progress.say(f"Cluster {arguments.name} is up: {time.monotonic() - start:.1f} s")
         case "down":
-            for name in clusters() if arguments.all else [arguments.name]:
-                start = time.monotonic()
-                LocalCluster(name).down()
-                progress.say(f"Cluster {name} is gone: {time.monotonic() - start:.1f} s")
+            start = time.monotonic()
+            cluster.down()
+            progress.say(f"Cluster {arguments.name} is gone: {time.monotonic() - start:.1f} s")
         case "status":
             status = cluster.status()
             print(json.dumps(status, indent=1) if arguments.json else _readable(status))

@@ -5,9 +5,13 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# The file beside an entry whose time is that of its last use.
+_USED = ".used"
 
 
 def root() -> Path:
@@ -27,6 +31,19 @@ def key(*parts: str | bytes) -> str:
     return digest.hexdigest()[:12]
 
 
+def prune(*, unused_days: float) -> list[str]:
+    """Remove the entries that no call has asked for since; returns them as `kind/key`."""
+    removed = []
+    for used in sorted(root().glob(f"*/*{_USED}")):
+        if time.time() - used.stat().st_mtime >= unused_days * 86400:
+            entry_folder = used.with_name(used.name.removesuffix(_USED))
+            with lock(used.parent.name):
+                shutil.rmtree(entry_folder, ignore_errors=True)
+                used.unlink()
+            removed.append(f"{used.parent.name}/{entry_folder.name}")
+    return removed
+
+
 @contextmanager
 def lock(name: str) -> Iterator[None]:
     """Hold the machine-wide lock `name`; waits for another process that holds it. Freed by the kernel at any death."""
@@ -44,12 +61,13 @@ def entry(kind: str, entry_key: str, make: Callable[[Path], None]) -> Path:
     killed.
     """
     target = root() / kind / entry_key
+    target.parent.mkdir(exist_ok=True)
+    (target.parent / f"{entry_key}{_USED}").touch()
     if target.is_dir():
         return target
     with lock(kind):
         if target.is_dir():
             return target
-        target.parent.mkdir(parents=True, exist_ok=True)
         for abandoned in target.parent.glob(f".{entry_key}.*"):
             shutil.rmtree(abandoned)
         work = Path(tempfile.mkdtemp(prefix=f".{entry_key}.", dir=target.parent))

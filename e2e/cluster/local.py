@@ -222,6 +222,15 @@ def check_machine() -> None:
         raise NotAvailableError("The local cluster needs root, for namespaces, mounts and cgroups.")
 
 
+def clean(*, unused_days: float) -> None:
+    """Take every cluster of this cache away, and what the cache holds that nobody asked for since so many days."""
+    for name in clusters():
+        LocalCluster(name).down()
+        progress.say(f"Cluster {name} is gone.")
+    for removed in cache.prune(unused_days=unused_days):
+        progress.say(f"Removed from the cache: {removed}")
+
+
 def clusters() -> list[str]:
     """Names of the clusters that have a folder in the cache, running or left over."""
     folder = cache.root() / "clusters"

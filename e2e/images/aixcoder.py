@@ -5,9 +5,9 @@ mounted snapshot (`dependencies`).
 """
 
 import compileall
-import os
 import py_compile
 import shutil
+import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -68,31 +68,36 @@ def launcher(entry_point: str) -> str:
 
 
 def _code_layer() -> oci.Blob:
-    """The layer with our sources, named in the cache by its content: the same sources are packed once."""
-    store = cache.root() / "code-layers"
-    store.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=store) as scratch:
-        root = Path(scratch) / "root"
+    """The layer with our sources, packed once for each state of them.
+
+    Bytecode of the same source is not always the same bytes: the first packing of a state is the one that counts.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
         for source in _SOURCES:
-            shutil.copytree(
-                CHECKOUT / source,
-                root / "code" / source,
-                ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", ".*"),
-            )
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
+            shutil.copytree(CHECKOUT / source, root / "code" / source, ignore=ignored)
         (root / "bin").mkdir()
         project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
         for name, entry_point in {**project["scripts"], **_FOREIGN_PROGRAMS}.items():
             program = root / "bin" / name
             program.write_text(launcher(entry_point))
             program.chmod(0o755)
-        _compile(root / "code")
-        layer = oci.write_layer(Path(scratch) / "layer.tar", root, at=HOME)
-        kept = store / f"{layer.digest.removeprefix('sha256:')}.tar"
-        os.replace(layer.path, kept)
-    return oci.Blob(kept, layer.digest, layer.size)
+
+        def pack(folder: Path) -> None:
+            _compile(root / "code")
+            oci.write_layer(folder / "layer.tar", root, at=HOME)
+
+        return oci.blob(cache.entry("code-layers", _content_key(root), pack) / "layer.tar")
+
+
+def _content_key(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    parts = [part for file in files for part in (str(file.relative_to(folder)), file.read_bytes())]
+    return cache.key(sys.version, *parts)
 
 
 def _compile(code: Path) -> None:
-    """Bytecode by content, not by time: the layer has no times, and its bytes must not depend on when it was made."""
+    """Compile to bytecode that is never compared with its source: files in a layer have no times."""
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(code, quiet=2, stripdir=code, prependdir=f"{HOME}/code", invalidation_mode=mode)

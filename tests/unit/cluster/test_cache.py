@@ -51,8 +51,23 @@ def test_a_failed_entry_is_not_there_and_its_remains_go_with_the_next() -> None:
         cache.entry("kind", "key", fail)
     assert not (cache.root() / "kind/key").exists()
     made = cache.entry("kind", "key", lambda folder: (folder / "whole").touch())
-    assert [path.name for path in (cache.root() / "kind").iterdir()] == ["key"]
+    assert [path.name for path in (cache.root() / "kind").iterdir() if path.is_dir()] == ["key"]
     assert [path.name for path in made.iterdir()] == ["whole"]
+
+
+def test_what_nobody_asks_for_is_pruned() -> None:
+    def touch(folder: Path) -> None:
+        (folder / "file").touch()
+
+    used, unused = (cache.entry("kind", key, touch) for key in ("used", "unused"))
+    two_days_ago = time.time() - 2 * 86400
+    for each in (used, unused):
+        os.utime(each.with_name(f"{each.name}.used"), (two_days_ago, two_days_ago))
+    assert cache.entry("kind", "used", touch) == used
+    assert cache.prune(unused_days=1) == ["kind/unused"]
+    assert (used / "file").exists()
+    assert not unused.exists()
+    assert cache.prune(unused_days=1) == []
 
 
 def test_a_lock_ends_with_its_holder_even_by_kill() -> None:
