@@ -27,9 +27,9 @@ STOPS = [1, 2, 260, 261, 262, 263]
 
 
 def _start(*arguments: str, model: Path = TINY, device: str = "cpu") -> subprocess.Popen[str]:
+    options = ["--model", str(model), "--port", "0", "--device", device, *arguments]
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "aixcoder_serving.cli", "serve"]
-        + ["--model", str(model), "--port", "0", "--device", device, *arguments],
+        [sys.executable, "-W", "error", "-m", "aixcoder_serving.cli", "serve", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
