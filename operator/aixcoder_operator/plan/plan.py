@@ -237,7 +237,9 @@ def _marks(
 def _serve_orders(rollout: Rollout, known: dict[str, Revision]) -> Iterator[ServeOrder]:
     for name, wish in rollout.wishes.items():
         unit = rollout.units.get(name)
-        if unit is None or unit.revision not in known or unit.serve is None or unit.serve.details is None:
+        if unit is None or unit.revision not in known or unit.replica_set is None:
+            continue
+        if unit.serve is None or unit.serve.details is None:
             continue
         wanted, told = known[unit.revision].templates.application, unit.serve.application
         replicas = serve_replicas(unit, wish)

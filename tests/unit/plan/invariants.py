@@ -21,7 +21,7 @@ def check_plan(simulator: Simulator, seen: Observed, made: Plan) -> None:
     weights = made.status.traffic.weights
     assert sum(weights.values()) == (100 if weights else 0)
     assert len(weights) <= 1
-    wanted = {name(obj) for obj in made.objects if obj["kind"] == "Service"}
+    wanted = {name(obj) for obj in (*made.objects, *made.kept) if obj["kind"] == "Service"}
     assert set(weights) <= wanted, "requests go to a unit that is there"
     _heads_before_workers(made)
     _nobody_is_cut_off(simulator, seen, made)

@@ -89,6 +89,11 @@ class Simulator:
         assert head is not None
         self.world.delete("Pod", name(head))
 
+    def lose_status(self) -> None:
+        """A backup was restored without it. Gateways act on what they last saw until they see another version."""
+        self.resource["status"] = {"observedGeneration": -1}
+        self.world.changed = True
+
     # What the operator does.
 
     def look(self) -> Plan:
@@ -251,7 +256,7 @@ class Simulator:
 
     def serving(self) -> str:
         """The unit with the traffic."""
-        return next(iter(self.resource["status"]["traffic"]["weights"]))
+        return str(next(iter(self.resource["status"]["traffic"]["weights"])))
 
     def alias(self, unit: str) -> str:
         """A unit as a letter of its model, the value of its restart, and the number of its incarnation."""
@@ -259,7 +264,7 @@ class Simulator:
             if names.is_unit_of(unit, name(revision)):
                 reference: str = revision["data"]["spec"]["model"]["source"]["image"]["reference"]
                 letter = reference.removeprefix("models/").removesuffix(":1").upper()
-                restart = revision["data"]["restart"]
+                restart: str = revision["data"]["restart"]
                 number = names.incarnation_of(unit, name(revision))
                 return letter + (f"+{restart}" if restart else "") + (f"-{number}" if number else "")
         return "?"

@@ -1,4 +1,4 @@
-"""What stands around the operator in the simulator: objects, clock, Ray heads, gateways. Nothing here is ours to decide.
+"""What stands around the operator in the simulator: objects, clock, Ray heads, gateways. None of it decides.
 
 Time moves in ticks of one second. `World.tick` is one turn of every controller of a cluster: ReplicaSets, StatefulSets,
 scheduler, kubelet, EndpointSlices, Ray Serve, gateways. A scenario bends it by the public fields: GPUs, what is wrong
@@ -50,6 +50,8 @@ class World:
     faults: dict[str, Fault] = field(default_factory=dict)
     load_ticks: int = 3
     gateways: list[Gateway] = field(default_factory=lambda: [Gateway(), Gateway(lag=2)])
+    refuses: str = ""
+    """Why the API server refuses new worker pods; "" where it does not."""
     busy: dict[str, int] = field(default_factory=dict)
     """Worker pod → requests that run in it."""
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
@@ -169,10 +171,18 @@ class World:
         for replica_set in self.of_kind("ReplicaSet"):
             pods = [pod for pod in self.owned_by(replica_set["metadata"]["uid"]) if is_live(pod)]
             missing = replica_set["spec"]["replicas"] - len(pods)
+            if missing > 0 and self.refuses:
+                self._refuse(replica_set)
+                continue
             for _ in range(missing):
                 self._pod_of(replica_set, f"{name(replica_set)}-{self.serial:05d}")
             for pod in sorted(pods, key=_first_to_go)[: max(0, -missing)]:
                 self.delete("Pod", name(pod))
+
+    def _refuse(self, replica_set: Object) -> None:
+        if condition(replica_set, "ReplicaFailure") is None:
+            replica_set.setdefault("status", {"conditions": []})
+            self._set(replica_set, "ReplicaFailure", "True", self.refuses)
 
     def _stateful_sets(self) -> None:
         for stateful_set in self.of_kind("StatefulSet"):
@@ -224,7 +234,6 @@ class World:
                 self._set(pod, "Ready", "False")
             case "stuck":
                 self._container(pod, "Running", {"running": {}})
-                self._set(pod, "Ready", "False")
             case None:
                 self._container(pod, "Running", {"running": {}})
                 if not is_ready(pod) and self._may_start(pod) and self.ages[pod["metadata"]["uid"]] >= self.load_ticks:
