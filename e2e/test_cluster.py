@@ -89,7 +89,7 @@ def test_a_forward_reaches_a_service_from_the_host(cluster: LocalCluster) -> Non
 def test_what_has_no_server_behind_it_is_reset_not_held(cluster: LocalCluster) -> None:
     cluster.up()
     port = cluster.forward("nowhere", "absent.default.svc:80")
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.recv(1)
     cluster.unforward("nowhere")
 

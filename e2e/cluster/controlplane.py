@@ -73,6 +73,7 @@ class ControlPlane:
 
     def start(self) -> Self:
         """Start everything, until the API server is ready: about 3 s. Raises ClusterError with its log's end."""
+        debian.install({"openssl": "openssl", "setpriv": "util-linux"})
         kubernetes, node = programs.kubernetes_programs(), debian.node_programs()
         self._folder = Path(tempfile.mkdtemp(prefix="aixcoder-control-plane-"))
         try:

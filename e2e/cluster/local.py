@@ -111,8 +111,9 @@ class LocalCluster:
     def forward(self, name: str, target: str, *, port: int | None = None) -> int:
         """Forward a port of the host's 127.0.0.1 to `target`, ADDRESS:PORT or SERVICE.NAMESPACE.svc:PORT; return it.
 
-        The port is the same each time for a name, unless another program has it. Under the name `gateway` it also
-        becomes AIXCODER_URL. A forward that was there under that name is replaced.
+        Without `port` it is the same each time for a name, or the next free one where another program has that. Under
+        the name `gateway` it also becomes AIXCODER_URL. A forward that was there under that name is replaced. Raises
+        ClusterError where the cluster is not up or `port` is taken.
         """
         answer = control.ask(self.layout, "forward", name=name, target=target, port=port)
         if answer is None:
@@ -175,8 +176,10 @@ class LocalCluster:
         # Not the virtual environment's Python: the cluster outlives it.
         interpreter = os.path.realpath(sys.executable)
         command = unshare_command([interpreter, "-m", "e2e.cluster.supervisor", cluster.name])
-        path = f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
-        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(_CHECKOUT), name: value}
+        # Little of the caller's environment: a proxy's address there would catch the cluster's own requests.
+        environment = {key: os.environ[key] for key in ("HOME", "XDG_CACHE_HOME") if key in os.environ}
+        environment["PATH"] = f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
+        environment |= {"PYTHONPATH": str(_CHECKOUT), name: value}
         with (cluster.logs / "supervisor.log").open("wb") as log:
             # --fork: an orphan at once, so that whoever called this has no child to wait for.
             subprocess.run(

@@ -70,7 +70,10 @@ class HostNetwork:
         self._descriptor = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def listen(self, port: int, *, tries: int = 50) -> socket.socket:
-        """A socket that listens on the host's 127.0.0.1, at `port` or the next free one after it."""
+        """A socket that listens on the host's 127.0.0.1, at `port` or the first free one of `tries` from it on.
+
+        Raises OSError where none is free.
+        """
         return self._inside(lambda: _listen(port, tries))
 
     def _inside(self, act: Callable[[], _T]) -> _T:
@@ -104,7 +107,7 @@ def _listen(port: int, tries: int) -> socket.socket:
             continue
         opened.listen(1024)
         return opened
-    raise OSError(f"No free port on 127.0.0.1 from {port} to {port + tries - 1}.")
+    raise OSError(f"Ports {port} to {port + tries - 1} of 127.0.0.1 are all taken; name another.")
 
 
 def _check(result: int) -> None:

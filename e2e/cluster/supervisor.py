@@ -70,13 +70,17 @@ class Supervisor:
             case "forward":
                 name, target = str(message["name"]), str(message["target"])
                 await self._forwarder.remove(name)
-                port = int(message.get("port") or local_port(self._layout.name, name))
-                await self._forwarder.add(name, self._host.listen(port), target)
+                wished = message.get("port")
+                listening = self._host.listen(wished, tries=1) if wished else self._listen_for(name)
+                await self._forwarder.add(name, listening, target)
             case "unforward":
                 await self._forwarder.remove(str(message["name"]))
             case other:
                 raise ClusterError(f"There is no command {other!r}.")
         return self._status()
+
+    def _listen_for(self, name: str) -> socket.socket:
+        return self._host.listen(local_port(self._layout.name, name))
 
     def _status(self) -> Answer:
         return {
