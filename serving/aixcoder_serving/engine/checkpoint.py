@@ -20,6 +20,7 @@ class Checkpoint:
     vocabulary_size: int
     max_positions: int
     dtype: str | None
+    weight_bytes: int
 
 
 def inspect(model_path: str) -> Checkpoint:
@@ -33,30 +34,34 @@ def inspect(model_path: str) -> Checkpoint:
     config = _object(config_file)
     if "LlamaForCausalLM" not in config.get("architectures", []):
         raise LoadFailed("ModelInvalid", f"{config_file} names no LlamaForCausalLM: this is not an aiXcoder model")
-    _require_weights(path)
+    weights = _weights(path)
     try:
         return Checkpoint(
             path=path,
             vocabulary_size=int(config["vocab_size"]),
             max_positions=int(config["max_position_embeddings"]),
             dtype=config.get("dtype") or config.get("torch_dtype"),
+            weight_bytes=sum(file.stat().st_size for file in weights),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LoadFailed("ModelInvalid", f"{config_file}: {error!r} is missing or no number") from error
 
 
-def _require_weights(path: Path) -> None:
+def _weights(path: Path) -> list[Path]:
+    """All files of weights, which are there."""
     index = path / _INDEX
     if not index.is_file():
         if not (path / "model.safetensors").is_file():
             raise LoadFailed("ModelNotFound", f"{path} holds no weights: neither model.safetensors nor {_INDEX}")
-        return
+        return [path / "model.safetensors"]
     shards = _object(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise LoadFailed("ModelInvalid", f"{index} has no weight_map")
-    for shard in sorted({str(name) for name in shards.values()}):
-        if not (path / shard).is_file():
-            raise LoadFailed("ModelNotFound", f"{index} names {shard}, which is not there: the copy is incomplete")
+    files = [path / name for name in sorted({str(name) for name in shards.values()})]
+    for file in files:
+        if not file.is_file():
+            raise LoadFailed("ModelNotFound", f"{index} names {file.name}, which is not there: the copy is incomplete")
+    return files
 
 
 def _object(file: Path) -> dict[str, Any]:

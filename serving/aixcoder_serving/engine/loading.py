@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from aixcoder_serving.engine.checkpoint import Checkpoint
 from aixcoder_serving.engine.interface import EngineSettings, LoadFailed
+from aixcoder_serving.engine.memory import host_bytes, require
 
 
 def load_model(checkpoint: Checkpoint, settings: EngineSettings, on_percent: Callable[[int], None]) -> LlamaForCausalLM:
@@ -22,6 +23,11 @@ def load_model(checkpoint: Checkpoint, settings: EngineSettings, on_percent: Cal
             "ModelInvalid",
             f"a length of {settings.max_model_length} is asked for; the model has {checkpoint.max_positions} positions",
         )
+    if settings.device == "cpu":
+        require(checkpoint, settings.dtype, host_bytes(), "this container")
+    else:
+        free = sum(_free_bytes(settings.tensor_parallel_size).values())
+        require(checkpoint, settings.dtype, free, f"{settings.tensor_parallel_size} CUDA device(s)")
     try:
         with _progress(on_percent):
             model, info = LlamaForCausalLM.from_pretrained(
@@ -82,10 +88,14 @@ def _device_map(settings: EngineSettings) -> str | dict[str, str]:
 
 
 def _max_memory(settings: EngineSettings) -> dict[int, int] | None:
-    """Bytes free on each of the devices to use, where there are several: layers go to these and no others."""
+    """Bytes for layers on each of the devices, where there are several: they go to these and no others."""
     if settings.device == "cpu" or settings.tensor_parallel_size == 1:
         return None
-    return {i: torch.cuda.mem_get_info(i)[0] for i in range(settings.tensor_parallel_size)}
+    return _free_bytes(settings.tensor_parallel_size)
+
+
+def _free_bytes(devices: int) -> dict[int, int]:
+    return {i: torch.cuda.mem_get_info(i)[0] for i in range(devices)}
 
 
 @contextmanager

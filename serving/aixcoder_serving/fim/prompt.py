@@ -17,6 +17,8 @@ from aixcoder_serving.fim import truncate
 from aixcoder_serving.fim.languages import header
 from aixcoder_serving.fim.vocabulary import Vocabulary
 
+_CHARACTERS_PER_TOKEN = 8  # more than code has on average
+
 
 class NoRoom(ValueError):
     """The tokens left for the prompt do not even hold its sentinels."""
@@ -55,15 +57,21 @@ def build(
         lines, truncated = "", True
 
     before, after = prefix, suffix or ""
-    excess = len(vocabulary.encode(lines).ids) if lines else 0
+    reserved = len(vocabulary.encode(lines).ids) if lines else 0
+    # What is surely too long is cut before it is encoded whole.
+    fits = len(before) + len(after) <= budget * _CHARACTERS_PER_TOKEN
     while True:
-        before, after = _fit(vocabulary, before, after, budget - excess)
+        if not fits:
+            before, after = _fit(vocabulary, before, after, budget - reserved)
         before_ids, after_ids = vocabulary.encode(lines + before).ids, vocabulary.encode(after).ids
         over = len(before_ids) + len(after_ids) - budget
         if over <= 0:
             break
-        # Header and prefix are encoded as one text, as in training; that can cost a token more than apart.
-        excess += over
+        if fits:
+            fits = False
+        else:
+            # Header and prefix are encoded as one text, as in training; that can cost a token more than apart.
+            reserved += over
     truncated = truncated or before != prefix or after != (suffix or "")
     return Prompt(tuple(_arrange(vocabulary, before_ids, None if suffix is None else after_ids, order)), truncated)
 

@@ -210,6 +210,7 @@ class ReplicaService:
 
     async def _load(self) -> None:
         started = time.monotonic()
+        self._phase = "loading"
         try:
             await _in_daemon_thread(self._load_in_thread)
         except LoadFailed as failure:
@@ -227,7 +228,6 @@ class ReplicaService:
             logger.info("ready after %.1f s: %s", time.monotonic() - started, self.settings.model_path)
 
     def _load_in_thread(self) -> None:
-        self._phase = "loading"
         settings = self.settings
         # Cheap looks first: a missing model is told before seconds of imports.
         found = checkpoint.inspect(settings.model_path)

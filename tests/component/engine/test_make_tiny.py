@@ -1,5 +1,6 @@
 """The script beside the tiny model still makes one like it."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tests.component.engine.test_loading import CPU
 
 async def test_a_few_seconds_of_training_make_a_model_that_runs(tmp_path: Path) -> None:
     script = [sys.executable, str(TINY.parent / "make_tiny.py"), "--out", str(tmp_path)]
-    subprocess.run([*script, "--minutes", "0.03", "--threads", "1"], check=True, timeout=250)
+    await asyncio.to_thread(subprocess.run, [*script, "--minutes", "0.03", "--threads", "1"], check=True, timeout=250)
     vocabulary, committed = Vocabulary.load(tmp_path), Vocabulary.load(TINY)
     assert vocabulary.stop_ids == committed.stop_ids
     assert vocabulary.special_ids == committed.special_ids

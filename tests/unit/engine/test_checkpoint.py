@@ -26,12 +26,14 @@ def _write(folder: Path, config: Any = CONFIG, files: dict[str, Any] | None = No
 def test_one_file(tmp_path: Path) -> None:
     found = inspect(_write(tmp_path))
     assert (found.vocabulary_size, found.max_positions, found.dtype) == (2048, 512, "bfloat16")
+    assert found.weight_bytes == 0
 
 
 def test_shards(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}
-    files = {INDEX: index, "1.safetensors": "", "2.safetensors": ""}
-    assert inspect(_write(tmp_path, {**CONFIG, "dtype": "float32"}, files)).dtype == "float32"
+    files = {INDEX: index, "1.safetensors": "12345", "2.safetensors": "123", "3.safetensors": "not in the index"}
+    found = inspect(_write(tmp_path, {**CONFIG, "dtype": "float32"}, files))
+    assert (found.dtype, found.weight_bytes) == ("float32", 8)
 
 
 @pytest.mark.parametrize(
