@@ -12,7 +12,7 @@ from datetime import datetime
 from aixcoder_operator.api.defaults import Effective
 from aixcoder_operator.api.deployment import AixcoderDeployment
 from aixcoder_operator.api.status import Condition, ConditionType
-from aixcoder_operator.plan.diagnosis import GpuRequest, Reason, why_not_ready
+from aixcoder_operator.plan.diagnosis import STARTING, GpuRequest, Reason, why_not_ready
 from aixcoder_operator.plan.observed import UnitView
 from aixcoder_operator.plan.rollout import SWITCHING, Rollout
 
@@ -47,7 +47,7 @@ def readiness(rollout: Rollout, wish: Effective, image_waits: bool, now: datetim
             False, Reason("GatewayNotRouting", f"{counted}; waiting for every gateway to route to {serving.name}")
         )
     if rollout.target.name != serving.name:
-        coming = why_not_ready(rollout.target, wish.replicas, _gpu(wish), now)
+        coming = rollout.cause or _not_listed(rollout.target)
         return Readiness(True, Reason("RollingOut", f"{counted}; {rollout.target.name} is coming up: {coming}"))
     if rollout.switching:
         return Readiness(True, Reason(SWITCHING, f"{counted}; waiting for every gateway to route to {serving.name}"))
@@ -72,7 +72,7 @@ def conditions(
     if rollout.stalled is not None:
         told.append(("Stalled", True, rollout.stalled))
     elif not whole and _is_worked_on(deployment, rollout):
-        told.append(("Reconciling", True, Reason(rollout.phase, found.reason.message)))
+        told.append(("Reconciling", True, rollout.cause or Reason(rollout.phase, found.reason.message)))
     return tuple(_condition(deployment, type_, holds, reason, now) for type_, holds, reason in told)
 
 
@@ -89,13 +89,15 @@ def _is_worked_on(deployment: AixcoderDeployment, rollout: Rollout) -> bool:
 
 
 def _why(unit: UnitView, wish: Effective, rollout: Rollout, now: datetime) -> Reason:
-    if len(unit.ready) < wish.replicas:
-        return why_not_ready(unit, wish.replicas, _gpu(wish), now)
-    return Reason("Starting", f"{unit.name} has ready pods that are not yet endpoints of its Service")
+    if len(unit.ready) >= wish.replicas:
+        return _not_listed(unit)
+    if rollout.cause is not None and unit.name == rollout.target.name:
+        return rollout.cause
+    return why_not_ready(unit, wish.replicas, GpuRequest(wish.gpu_resource, wish.gpus_per_pod), now)
 
 
-def _gpu(wish: Effective) -> GpuRequest:
-    return GpuRequest(wish.gpu_resource, wish.gpus_per_pod)
+def _not_listed(unit: UnitView) -> Reason:
+    return Reason(STARTING, f"{unit.name} has ready pods that are not yet endpoints of its Service")
 
 
 def _condition(

@@ -23,6 +23,8 @@ _IMAGE_REASONS = frozenset(
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _HEAD_PATIENCE = timedelta(seconds=60)
 """A head starts in 15 to 20 s and its Serve some seconds later; silence for longer than this is a problem, no start."""
+STARTING = "Starting"
+"""The reason where none is known: nothing is wrong yet."""
 _LONGEST_MESSAGE = 400
 """Characters of another program's message that go into a condition."""
 
@@ -187,7 +189,7 @@ def _starting(unit: UnitView, wish: int) -> Reason:
         waits_for = "worker pods to start"
     else:
         waits_for = "replicas to start"
-    return Reason("Starting", f"waiting for {waits_for}")
+    return Reason(STARTING, f"waiting for {waits_for}")
 
 
 def _containers(pod: Object) -> list[Object]:

@@ -53,6 +53,8 @@ def head_template(deployment: AixcoderDeployment, platform: Platform) -> Object:
     pull_secrets = [secret.model_dump(mode="json") for secret in deployment.spec.worker.image_pull_secrets]
     spec = pod.pod_spec(deployment.metadata.name, platform, container, volumes, pull_secrets)
     spec["restartPolicy"] = "Always"
+    if deployment.spec.scheduling.priority_class_name is not None:
+        spec["priorityClassName"] = deployment.spec.scheduling.priority_class_name
     spec["tolerations"] = [
         {
             "key": f"node.kubernetes.io/{taint}",

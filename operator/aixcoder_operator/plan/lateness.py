@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from aixcoder_operator.api.defaults import Effective
 from aixcoder_operator.api.objects import Object, condition, is_true, timestamp
-from aixcoder_operator.plan.diagnosis import GpuRequest, Reason, refusal, why_not_ready
+from aixcoder_operator.plan.diagnosis import Reason, refusal
 from aixcoder_operator.plan.observed import UnitView, scheduled_at
 
 
@@ -19,21 +19,18 @@ class Late:
     expired: bool
 
 
-def lateness(unit: UnitView, wish: Effective, started: datetime, now: datetime) -> Late | None:
-    """Whether `unit`, worked on since `started`, is late with getting `wish.replicas` ready replicas.
+def lateness(unit: UnitView, wish: Effective, cause: Reason, started: datetime, now: datetime) -> Late | None:
+    """Whether `unit`, worked on since `started`, is late with getting ready; `cause` is why it is not.
 
     The progress deadline counts from the last progress (the start, a pod that got its node, a replica that got ready or
     that was ready until then) and only while every pod has a node. Waiting for a node has the scheduling deadline.
     """
-    if len(unit.ready) >= wish.replicas:
-        return None
     pods = [*([unit.head] if unit.head else []), *unit.workers]
-    why = why_not_ready(unit, wish.replicas, GpuRequest(wish.gpu_resource, wish.gpus_per_pod), now)
     nodeless = [pod for pod in pods if not is_true(pod, "PodScheduled")]
     if nodeless:
         waiting_since = max(started, min(timestamp(pod["metadata"]["creationTimestamp"]) for pod in nodeless))
         limit = timedelta(seconds=wish.scheduling_deadline_seconds)
-        return Late(why, expired=False) if now - waiting_since > limit else None
+        return Late(cause, expired=False) if now - waiting_since > limit else None
     if len(unit.workers) < wish.replicas:
         refused = refusal(unit)
         if refused is None:
@@ -45,7 +42,8 @@ def lateness(unit: UnitView, wish: Effective, started: datetime, now: datetime) 
     limit = timedelta(seconds=wish.progress_deadline_seconds)
     if now - max(started, *progress) <= limit:
         return None
-    return Late(Reason(why.reason, f"not ready within {wish.progress_deadline_seconds} s: {why.message}"), expired=True)
+    late = Reason(cause.reason, f"not ready within {wish.progress_deadline_seconds} s: {cause.message}")
+    return Late(late, expired=True)
 
 
 def _turned_at(pod: Object) -> datetime | None:

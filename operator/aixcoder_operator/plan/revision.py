@@ -20,6 +20,9 @@ RENDER_VERSION = 1
 
 _HASHED_SECTIONS = ("model", "engine", "resources", "scheduling", "worker", "head")
 
+_PASSED_ON = frozenset({"labelSelector", "nodeAffinity", "podAffinity", "podAntiAffinity", "valueFrom", "volumes"})
+"""Fields in the words of Kubernetes, where an empty part says something: a selector that selects everything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Templates:
@@ -63,8 +66,8 @@ def canonical(spec: DeploymentSpec) -> Object:
 
 def _without_empty(value: Any) -> Any:
     if isinstance(value, dict):
-        found = {key: _without_empty(item) for key, item in value.items()}
-        return {key: item for key, item in found.items() if item not in ({}, [])}
+        found = {key: item if key in _PASSED_ON else _without_empty(item) for key, item in value.items()}
+        return {key: item for key, item in found.items() if item != [] and (item != {} or key in _PASSED_ON)}
     if isinstance(value, list):
         return [_without_empty(item) for item in value]
     return value

@@ -22,6 +22,7 @@ from aixcoder_operator.api.defaults import effective
 from aixcoder_operator.api.deployment import RESTART_ANNOTATION
 from aixcoder_operator.api.status import DeploymentStatus, TrafficStatus
 from aixcoder_operator.plan import names
+from aixcoder_operator.plan.cause import cause_of
 from aixcoder_operator.plan.diagnosis import Reason
 from aixcoder_operator.plan.lateness import Late, lateness
 from aixcoder_operator.plan.observed import GatewayView, Observed, UnitView
@@ -48,6 +49,8 @@ class Rollout:
     step_started: datetime
     failed: str | None = None
     """The wished revision, where it was given up."""
+    cause: Reason | None = None
+    """Why the target has fewer ready replicas than wished; None where it has them."""
     stalled: Reason | None = None
     confirmed: bool = False
     """Every ready gateway was asked and acts on the traffic that status tells, and that is the traffic to be."""
@@ -71,13 +74,17 @@ def decide(observed: Observed, revision: str) -> Rollout:
     replicas = 0 if wish.suspended else wish.replicas
 
     wished = _unit_of(revision, units)
-    late = None if wish.suspended else lateness(wished, wish, _since(status, wished, observed.now), observed.now)
+    cause = None if wish.suspended else cause_of(wished, wish, status, observed.now)
+    late = lateness(wished, wish, cause, _since(status, wished, observed.now), observed.now) if cause else None
     starved = late is not None and not late.expired
     stable = None if wish.suspended else _stable(units, status, starved)
     protected = stable is not None and stable.revision != revision
     given_up = protected and (status.rollout.failed == revision or (late is not None and late.expired))
 
-    target = _unit_of(stable.revision, units) if stable and given_up else wished
+    target = wished
+    if stable and given_up:
+        target = _unit_of(stable.revision, units)
+        cause = cause_of(target, wish, status, observed.now)
     started = _since(status, target, observed.now)
     arrived = len(target.ready) >= replicas and target.routable >= replicas
     if wish.suspended:
@@ -110,6 +117,7 @@ def decide(observed: Observed, revision: str) -> Rollout:
         traffic=traffic,
         step_started=started,
         failed=revision if given_up else None,
+        cause=cause,
         stalled=_stalled(observed, revision, given_up, late),
         confirmed=confirmed,
         switching=switching,

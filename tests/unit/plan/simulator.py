@@ -20,7 +20,7 @@ from aixcoder_operator.plan.plan import Plan, plan, questions
 from aixcoder_operator.plan.platform import Platform
 from aixcoder_serving.protocol import Readiness, ReplicaStats, Route
 from tests.unit.plan import invariants
-from tests.unit.plan.world import World
+from tests.unit.plan.world import World, image_of
 
 PLATFORM = Platform(
     serving_image="aixcoder/serving:1",
@@ -183,6 +183,9 @@ class Simulator:
         return ServeView(ServeDetails.model_validate({"applications": {names.APPLICATION: application}}))
 
     def _replica(self, pod: Object) -> ReplicaView:
+        silent = self.world.ages[pod["metadata"]["uid"]] < 5 or self.world.now.second % 20 >= 10
+        if self.world.faults.get(image_of(pod["spec"])) == "missing" and not silent:
+            return ReplicaView(Readiness(phase="failed", reason="ModelNotFound", message="/models: no config.json"))
         if not is_ready(pod):
             return ReplicaView()
         running = self.world.busy.get(name(pod), 0)
@@ -288,7 +291,8 @@ class Simulator:
         told = {found.type: found for found in made.status.conditions}
         ready_ = told["Ready"]
         words = [f"{'Ready' if ready_.status == 'True' else 'NotReady'} {ready_.reason}"]
-        words += [f"{type_} {told[type_].reason}" for type_ in ("Reconciling", "Stalled") if type_ in told]
+        words += ["Reconciling"] if "Reconciling" in told else []
+        words += [f"Stalled {told['Stalled'].reason}"] if "Stalled" in told else []
         words += ["Invalid"] if told["Valid"].status == "False" else []
         return " | ".join([", ".join(sorted(units)) or "nothing", *words])
 

@@ -11,10 +11,10 @@ from tests.unit.plan.simulator import PLATFORM, Simulator
 from tests.unit.plan.story import follows, ready, tells
 
 A_TO_B = {
-    "the new one comes up beside the old": "A* 1/1, B 0/1 serve 0 | Ready RollingOut | Reconciling Progressing",
-    "Serve on its head is told": "A* 1/1, B 0/1 | Ready RollingOut | Reconciling Progressing",
+    "the new one comes up beside the old": "A* 1/1, B 0/1 serve 0 | Ready RollingOut | Reconciling",
+    "Serve on its head is told": "A* 1/1, B 0/1 | Ready RollingOut | Reconciling",
     "all of it is ready: the traffic switches, the old one is held": (
-        "A 1/1, B* 1/1 | Ready TrafficSwitching | Reconciling Progressing"
+        "A 1/1, B* 1/1 | Ready TrafficSwitching | Reconciling"
     ),
     "every gateway confirmed: the old one drains": "A 1/0 serve 1, B* 1/1 | Ready AllReplicasReady",
     "its head goes last": "A 0/0 serve 1, B* 1/1 | Ready AllReplicasReady",
@@ -64,16 +64,16 @@ def test_two_replicas_switch_together() -> None:
     follows(
         demo.wait(30),
         {
-            "one GPU is free for it": "A* 2/2, B 0/2 serve 0 | Ready RollingOut | Reconciling Progressing",
-            "Serve is told": "A* 2/2, B 0/2 | Ready RollingOut | Reconciling Progressing",
-            "one is ready, the old one serves on": "A* 2/2, B 1/2 | Ready RollingOut | Reconciling Progressing",
+            "one GPU is free for it": "A* 2/2, B 0/2 serve 0 | Ready RollingOut | Reconciling",
+            "Serve is told": "A* 2/2, B 0/2 | Ready RollingOut | Reconciling",
+            "one is ready, the old one serves on": "A* 2/2, B 1/2 | Ready RollingOut | Reconciling",
         },
     )
     demo.world.gpus = 4
     follows(
         demo.run()[:2],
         {
-            "both are ready": "A 2/2, B* 2/2 | Ready TrafficSwitching | Reconciling Progressing",
+            "both are ready": "A 2/2, B* 2/2 | Ready TrafficSwitching | Reconciling",
             "the old one drains": "A 2/0 serve 2, B* 2/2 | Ready AllReplicasReady",
         },
     )
@@ -89,7 +89,7 @@ def test_an_edit_in_the_middle_goes_on_to_the_last_wish() -> None:
         demo.run(),
         {
             "B never answered: it drains at once": (
-                "A* 1/1, B 0/0 serve 1, C 0/1 serve 0 | Ready RollingOut | Reconciling Progressing"
+                "A* 1/1, B 0/0 serve 1, C 0/1 serve 0 | Ready RollingOut | Reconciling"
             ),
             **{f"B is gone, then as ever {index}": line.replace("B", "C") for index, line in enumerate(story[1:])},
         },
@@ -123,7 +123,7 @@ def test_a_revert_after_the_switch_goes_back_to_the_one_that_is_held() -> None:
     tells(
         demo,
         {
-            "A still is whole": "A* 1/1, B 1/1 | Ready TrafficSwitching | Reconciling Progressing",
+            "A still is whole": "A* 1/1, B 1/1 | Ready TrafficSwitching | Reconciling",
             "B drains": "A* 1/1, B 1/0 serve 1 | Ready AllReplicasReady",
             "its head goes last": "A* 1/1, B 0/0 serve 1 | Ready AllReplicasReady",
             "B is gone": "A* 1/1 | Ready AllReplicasReady",
@@ -227,9 +227,9 @@ def test_scaled_in_the_middle_of_a_change() -> None:
     tells(
         demo,
         {
-            "only the new one grows": "A* 1/1, B 0/3 | Ready RollingOut | Reconciling Progressing",
-            "one of three is not enough": "A* 1/1, B 1/3 | Ready RollingOut | Reconciling Progressing",
-            "all three are": "A 1/1, B* 3/3 | Ready TrafficSwitching | Reconciling Progressing",
+            "only the new one grows": "A* 1/1, B 0/3 | Ready RollingOut | Reconciling",
+            "one of three is not enough": "A* 1/1, B 1/3 | Ready RollingOut | Reconciling",
+            "all three are": "A 1/1, B* 3/3 | Ready TrafficSwitching | Reconciling",
             "the old one drains": "A 1/0 serve 1, B* 3/3 | Ready AllReplicasReady",
             "its head goes last": "A 0/0 serve 1, B* 3/3 | Ready AllReplicasReady",
             "it is gone": "B* 3/3 | Ready AllReplicasReady",
@@ -313,6 +313,6 @@ def test_no_gateway_knows_the_first_traffic_yet() -> None:
     demo.create()
     follows(
         demo.run(12)[-1:],
-        {"ready, and not routable": "A* 1/1 | NotReady GatewayNotRouting | Reconciling Progressing"},
+        {"ready, and not routable": "A* 1/1 | NotReady GatewayNotRouting | Reconciling"},
     )
     tells(demo, {"all route to it": "A* 1/1 | Ready AllReplicasReady"})

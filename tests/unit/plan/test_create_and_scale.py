@@ -14,9 +14,9 @@ def test_create_1() -> None:
         demo,
         {
             "head and worker are made, the traffic is its own from the start": (
-                "A* 0/1 serve 0 | NotReady Starting | Reconciling Progressing"
+                "A* 0/1 serve 0 | NotReady Starting | Reconciling"
             ),
-            "the head is ready: Serve is told to run one": "A* 0/1 | NotReady Starting | Reconciling Progressing",
+            "the head is ready: Serve is told to run one": "A* 0/1 | NotReady Starting | Reconciling",
             "it is": "A* 1/1 | Ready AllReplicasReady",
         },
     )
@@ -31,10 +31,10 @@ def test_create_2_is_ready_with_the_first_and_reconciling_until_the_second() -> 
     follows(
         demo.wait(60),
         {
-            "both workers are made": "A* 0/2 serve 0 | NotReady Starting | Reconciling Progressing",
-            "one has no node": "A* 0/2 serve 0 | NotReady InsufficientGPU | Reconciling Progressing",
-            "Serve is told to run two": "A* 0/2 | NotReady InsufficientGPU | Reconciling Progressing",
-            "one answers": "A* 1/2 | Ready InsufficientGPU | Reconciling Progressing",
+            "both workers are made": "A* 0/2 serve 0 | NotReady Starting | Reconciling",
+            "one has no node": "A* 0/2 serve 0 | NotReady InsufficientGPU | Reconciling",
+            "Serve is told to run two": "A* 0/2 | NotReady InsufficientGPU | Reconciling",
+            "one answers": "A* 1/2 | Ready InsufficientGPU | Reconciling",
         },
     )
     assert demo.condition("Ready").startswith("InsufficientGPU: 1 of 2 ready: InsufficientGPU: 1 of 2 replicas wait")
@@ -42,7 +42,7 @@ def test_create_2_is_ready_with_the_first_and_reconciling_until_the_second() -> 
     tells(
         demo,
         {
-            "the other got its node": "A* 1/2 | Ready Starting | Reconciling Progressing",
+            "the other got its node": "A* 1/2 | Ready Starting | Reconciling",
             "both answer": "A* 2/2 | Ready AllReplicasReady",
         },
     )
@@ -61,7 +61,7 @@ def test_scale_1_to_3() -> None:
     tells(
         demo,
         {
-            "the ReplicaSet and Serve get their number": "A* 1/3 | Ready Starting | Reconciling Progressing",
+            "the ReplicaSet and Serve get their number": "A* 1/3 | Ready Starting | Reconciling",
             "all answer": "A* 3/3 | Ready AllReplicasReady",
         },
     )
@@ -125,7 +125,7 @@ def test_replicas_0_and_back_keeps_the_head() -> None:
     tells(
         demo,
         {
-            "a worker comes": "A* 0/1 | NotReady Starting | Reconciling Progressing",
+            "a worker comes": "A* 0/1 | NotReady Starting | Reconciling",
             "it answers": "A* 1/1 | Ready AllReplicasReady",
         },
     )
@@ -150,8 +150,8 @@ def test_suspend_and_resume() -> None:
     tells(
         demo,
         {
-            "the same revision is made again": "A* 0/2 serve 0 | NotReady Starting | Reconciling Progressing",
-            "Serve is told": "A* 0/2 | NotReady Starting | Reconciling Progressing",
+            "the same revision is made again": "A* 0/2 serve 0 | NotReady Starting | Reconciling",
+            "Serve is told": "A* 0/2 | NotReady Starting | Reconciling",
             "it answers": "A* 2/2 | Ready AllReplicasReady",
         },
     )
@@ -181,9 +181,9 @@ def test_resumed_while_the_head_still_ends_takes_another_name() -> None:
         demo,
         {
             "no head comes back at an address that just had one": (
-                "A-1* 0/1 serve 0 | NotReady Starting | Reconciling Progressing"
+                "A-1* 0/1 serve 0 | NotReady Starting | Reconciling"
             ),
-            "Serve is told": "A-1* 0/1 | NotReady Starting | Reconciling Progressing",
+            "Serve is told": "A-1* 0/1 | NotReady Starting | Reconciling",
             "it answers": "A-1* 1/1 | Ready AllReplicasReady",
         },
     )
@@ -198,7 +198,7 @@ def test_resumed_while_it_drains_goes_on_where_it_was() -> None:
     tells(
         demo,
         {
-            "it has the traffic again": "A* 1/1 | NotReady GatewayNotRouting | Reconciling Progressing",
+            "it has the traffic again": "A* 1/1 | NotReady GatewayNotRouting | Reconciling",
             "the gateways know": "A* 1/1 | Ready AllReplicasReady",
         },
     )

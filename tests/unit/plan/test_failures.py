@@ -30,8 +30,8 @@ def test_a_revision_that_never_gets_ready_is_given_up(fault: Fault) -> None:
     tells(
         demo,
         {
-            "it comes up beside the old": "A* 1/1, B 0/1 serve 0 | Ready RollingOut | Reconciling Progressing",
-            "Serve is told": "A* 1/1, B 0/1 | Ready RollingOut | Reconciling Progressing",
+            "it comes up beside the old": "A* 1/1, B 0/1 serve 0 | Ready RollingOut | Reconciling",
+            "Serve is told": "A* 1/1, B 0/1 | Ready RollingOut | Reconciling",
             "after 600 s its GPUs are given back": (
                 f"A* 1/1, B 0/0 serve 1 | Ready AllReplicasReady | Stalled {REASONS[fault]}"
             ),
@@ -153,6 +153,33 @@ def test_a_first_revision_keeps_trying_and_recovers(fault: Fault) -> None:
     tells(demo, {"mended outside the spec": "A* 1/1 | Ready AllReplicasReady"})
 
 
+def test_what_a_replica_said_is_told_until_it_says_something_else() -> None:
+    demo = Simulator()
+    demo.world.faults["models/a:1"] = "missing"
+    demo.create()
+    follows(
+        demo.wait(2000),
+        {
+            "head and worker are made": "A* 0/1 serve 0 | NotReady Starting | Reconciling",
+            "Serve is told": "A* 0/1 | NotReady Starting | Reconciling",
+            "the replica found no weights": "A* 0/1 | NotReady ModelNotFound | Reconciling",
+            "nor after 600 s": "A* 0/1 | NotReady ModelNotFound | Stalled ModelNotFound",
+        },
+    )
+    assert demo.condition("Stalled") == "ModelNotFound: not ready within 600 s: /models: no config.json"
+    demo.world.faults.clear()
+    tells(demo, {"mended outside the spec": "A* 1/1 | Ready AllReplicasReady"})
+
+
+def test_what_the_replicas_of_a_failed_revision_said_is_told_of_it_alone() -> None:
+    demo = failed("missing")
+    assert demo.steps[-1] == "A* 1/1 | Ready AllReplicasReady | Stalled ModelNotFound"
+    assert demo.condition("Stalled").startswith("ModelNotFound: revision demo-")
+    assert "not ready within 600 s: /models: no config.json. Change the spec" in demo.condition("Stalled")
+    demo.change(replicas=2)
+    assert demo.run()[0] == "A* 1/2 | Ready Starting | Stalled ModelNotFound"
+
+
 def test_a_first_revision_that_never_gets_ready_makes_way_for_the_next() -> None:
     demo = Simulator()
     demo.world.faults["models/a:1"] = "crash"
@@ -163,7 +190,7 @@ def test_a_first_revision_that_never_gets_ready_makes_way_for_the_next() -> None
     follows(
         demo.run()[-2:],
         {
-            "B got the GPU of A, which served nothing": "B* 0/1 | NotReady Starting | Reconciling Progressing",
+            "B got the GPU of A, which served nothing": "B* 0/1 | NotReady Starting | Reconciling",
             "it answers": "B* 1/1 | Ready AllReplicasReady",
         },
     )
@@ -174,7 +201,7 @@ def test_too_few_gpus_for_a_first_revision() -> None:
     demo.world.gpus = 0
     demo.create(engine={"device": "cuda", "tensorParallelSize": 2})
     demo.wait(500)
-    assert demo.steps[-1] == "A* 0/1 | NotReady InsufficientGPU | Reconciling Progressing"
+    assert demo.steps[-1] == "A* 0/1 | NotReady InsufficientGPU | Reconciling"
     assert demo.resource["status"]["conditions"][0]["message"].startswith(
         "0 of 1 ready: 1 of 1 replicas wait for a node with 2 free nvidia.com/gpu"
     )
@@ -190,7 +217,7 @@ def test_too_few_gpus_for_a_change_waits_and_is_not_given_up() -> None:
     demo.world.gpus = 1
     demo.change(model="b")
     demo.wait(50)
-    assert demo.steps[-1] == "A* 1/1, B 0/1 | Ready RollingOut | Reconciling Progressing"
+    assert demo.steps[-1] == "A* 1/1, B 0/1 | Ready RollingOut | Reconciling"
     assert "demo-" in demo.condition("Ready")
     assert "InsufficientGPU: 1 of 1 replicas wait for a node with 1 free nvidia.com/gpu" in demo.condition("Ready")
     demo.wait(3000)
@@ -217,7 +244,7 @@ def test_an_old_one_that_serves_nothing_does_not_keep_the_gpus_its_successor_wai
     demo.world.faults["models/a:1"] = "crash"
     demo.change(model="b")
     demo.wait(500)
-    assert demo.steps[-1] == "A* 0/1, B 0/1 | NotReady ReplicaCrashed | Reconciling Progressing"
+    assert demo.steps[-1] == "A* 0/1, B 0/1 | NotReady ReplicaCrashed | Reconciling"
     demo.wait(300)
     demo.run()
     assert demo.steps[-1] == "B* 1/1 | Ready AllReplicasReady"

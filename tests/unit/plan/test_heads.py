@@ -64,9 +64,9 @@ def test_lost_while_it_is_created() -> None:
         demo.run()[-3:],
         {
             "nothing was served: the new unit has the traffic": (
-                "A! 0/0, A-1* 0/1 serve 0 | NotReady Starting | Reconciling Progressing"
+                "A! 0/0, A-1* 0/1 serve 0 | NotReady Starting | Reconciling"
             ),
-            "the old one is gone, Serve is told": "A-1* 0/1 | NotReady Starting | Reconciling Progressing",
+            "the old one is gone, Serve is told": "A-1* 0/1 | NotReady Starting | Reconciling",
             "it answers": "A-1* 1/1 | Ready AllReplicasReady",
         },
     )
@@ -143,7 +143,7 @@ def test_the_old_ones_head_lost_in_the_middle_of_a_change() -> None:
     demo.lose_head()
     follows(
         demo.run()[:1],
-        {"nothing but the change goes on": "A*! 1/1, B 0/1 | Ready RollingOut | Reconciling Progressing"},
+        {"nothing but the change goes on": "A*! 1/1, B 0/1 | Ready RollingOut | Reconciling"},
     )
     assert demo.steps[-1] == "B* 1/1 | Ready AllReplicasReady"
 

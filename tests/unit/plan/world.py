@@ -16,8 +16,9 @@ from aixcoder_operator.api.objects import Object, annotations_of, condition, is_
 from aixcoder_operator.plan import names
 from aixcoder_operator.plan.observed import is_live, is_ready
 
-Fault = Literal["pull", "crash", "stuck"]
-"""Of a model image: it cannot be pulled, its replica ends at once, its replica never gets ready."""
+Fault = Literal["pull", "crash", "stuck", "missing"]
+"""Of a model image: it cannot be pulled, its replica ends at once, never gets ready, or finds no weights in it. The last
+one says so for 10 of every 20 seconds; in the others its process is started again."""
 
 GPU = "nvidia.com/gpu"
 GRACE = 3
@@ -232,7 +233,7 @@ class World:
                 ended = {"exitCode": 1, "message": "Traceback\nValueError: bad weights\n"}
                 self._container(pod, "Running", {"waiting": {"reason": "CrashLoopBackOff"}}, {"terminated": ended})
                 self._set(pod, "Ready", "False")
-            case "stuck":
+            case "stuck" | "missing":
                 self._container(pod, "Running", {"running": {}})
             case None:
                 self._container(pod, "Running", {"running": {}})
