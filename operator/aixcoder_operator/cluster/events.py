@@ -27,7 +27,7 @@ BURST = 20
 REFILL_SECONDS = 30.0
 """… and the time after which it may have one more."""
 _WAITING = 200
-_LONGEST_NOTE = 1024
+_LONGEST_NOTE = 1024  # bytes
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,13 @@ class NewsFilter:
         for uid, full_again in list(self._spent.items()):
             if full_again <= now:
                 del self._spent[uid]
+
+
+def shortened(message: str) -> str:
+    """`message`, cut to what the API server takes as an Event's note: 1024 bytes of UTF-8."""
+    if len(message.encode()) <= _LONGEST_NOTE:
+        return message
+    return message.encode()[: _LONGEST_NOTE - len("…".encode())].decode(errors="ignore") + "…"
 
 
 class EventRecorder:
@@ -112,7 +119,7 @@ class EventRecorder:
             "reportingInstance": self._instance,
             "action": "Reconcile",
             "reason": reason,
-            "note": message if len(message) <= _LONGEST_NOTE else message[: _LONGEST_NOTE - 1] + "…",
+            "note": shortened(message),
             "type": type_,
             "regarding": {
                 "apiVersion": regarding["apiVersion"],

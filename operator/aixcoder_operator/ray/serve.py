@@ -100,6 +100,10 @@ class ServeClient:
 
 
 def _reason(text: str) -> str:
-    """The last line with anything on it: of a traceback, the exception itself."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    """The `error` of a JSON answer; else the last line with anything on it: of a traceback, the exception itself."""
+    try:
+        return str(json.loads(text)["error"])[:500]
+    except (ValueError, KeyError, TypeError):
+        pass
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "errors.pydantic.dev" not in line]
     return lines[-1][:500] if lines else "no message"

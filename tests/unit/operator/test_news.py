@@ -1,4 +1,6 @@
-from aixcoder_operator.cluster.events import BURST, REFILL_SECONDS, REPEAT_SECONDS, NewsFilter
+import pytest
+
+from aixcoder_operator.cluster.events import BURST, REFILL_SECONDS, REPEAT_SECONDS, NewsFilter, shortened
 
 
 class Clock:
@@ -53,3 +55,11 @@ def test_nothing_is_remembered_for_ever() -> None:
         clock.now += REPEAT_SECONDS / 10
     assert len(news._told) <= 11
     assert len(news._spent) <= 2
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [("short", "short"), ("x" * 1024, "x" * 1024), ("x" * 1025, "x" * 1021 + "…"), ("模" * 342, "模" * 340 + "…")],
+)
+def test_a_note_is_cut_by_bytes_and_never_within_a_character(message: str, expected: str) -> None:
+    assert shortened(message) == expected
