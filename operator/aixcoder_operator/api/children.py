@@ -17,6 +17,7 @@ class Children:
     """
 
     controller_revisions: tuple[Object, ...] = ()
+    """Only those that the deployment itself owns."""
     pods: tuple[Object, ...] = ()
     replica_sets: tuple[Object, ...] = ()
     stateful_sets: tuple[Object, ...] = ()

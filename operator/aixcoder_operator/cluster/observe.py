@@ -49,7 +49,12 @@ async def observe(client: Client, namespace: str, name: str) -> Observed | None:
     return Observed(
         parent,
         Children(
-            controller_revisions=lists[kinds.CONTROLLER_REVISION].result(),
+            # A StatefulSet's controller keeps revisions of its own beside ours, with its pods' labels.
+            controller_revisions=tuple(
+                revision
+                for revision in lists[kinds.CONTROLLER_REVISION].result()
+                if objects.uid(parent) in objects.owner_uids(revision)
+            ),
             pods=lists[kinds.POD].result(),
             replica_sets=lists[kinds.REPLICA_SET].result(),
             stateful_sets=lists[kinds.STATEFUL_SET].result(),

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +67,8 @@ def desired(parent: Object) -> list[Object]:
     name = objects.name(parent)
     selector = {"serving.aixcoder.io/unit": name}
     match = {"matchLabels": selector}
-    template = {"metadata": {"labels": {**selector, "serving.aixcoder.io/deployment": name}}, "spec": pod_spec()}
+    labels = {"serving.aixcoder.io/deployment": name, "app.kubernetes.io/managed-by": "aixcoder-operator"}
+    template = {"metadata": {"labels": {**selector, **labels}}, "spec": pod_spec()}
     return [
         child(parent, kinds.CONTROLLER_REVISION, f"{name}-r", {"data": {"spec": {"a": None, "b": 0}}, "revision": 1}),
         child(
@@ -134,6 +136,15 @@ async def step(client: Client, parent: Object, wanted: Sequence[Object]) -> Appl
     return await apply(client, wanted, seen.children, owner=seen.parent)
 
 
+async def until_statefulset_has_its_revision(client: Client, namespace: str) -> None:
+    labels = {"serving.aixcoder.io/deployment": "demo", "app.kubernetes.io/managed-by": "aixcoder-operator"}
+    for _ in range(600):
+        if len(await client.list(kinds.CONTROLLER_REVISION, namespace, labels=labels)) == 2:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the StatefulSet never got its revision")
+
+
 async def test_what_is_applied_is_observed_and_applied_again_writes_nothing(
     client: Client, make_parent: MakeParent, namespace: str, audit: AuditLog
 ) -> None:
@@ -144,6 +155,10 @@ async def test_what_is_applied_is_observed_and_applied_again_writes_nothing(
     seen = await observe(client, namespace, "demo")
     assert seen is not None
     assert {objects.key(obj) for obj in wanted} <= {objects.key(obj) for obj in seen.children}
+    await until_statefulset_has_its_revision(client, namespace)
+    seen = await observe(client, namespace, "demo")
+    assert seen is not None
+    assert [objects.name(revision) for revision in seen.children.controller_revisions] == ["demo-r"]
     audit.mark()
     assert await step(client, parent, wanted) == Applied()
     assert await prune(client, wanted, seen.children, owner=parent) == ()
