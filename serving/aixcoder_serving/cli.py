@@ -39,16 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"aixcoder {_version()}")
         return
     logs.configure(getattr(logging, options.log_level.upper()))
+    status = 0
     try:
         settings = _settings(options)
         name = options.served_name or options.model.resolve().name
-        loading = asyncio.run(_serve(settings, name, options.host, options.port))
+        asyncio.run(_serve(settings, name, options.host, options.port))
     except Problem as problem:
-        sys.exit(f"aixcoder: {problem}")
-    if loading:
-        # A signal came while the model was being read: nothing can stop that thread but the end of the process.
-        sys.stdout.flush()
-        os._exit(0)
+        print(f"aixcoder: {problem}", file=sys.stderr)
+        status = 1
+    # Not by way of the interpreter's end: a thread that still reads the model would abort the process there.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _settings(options: argparse.Namespace) -> ReplicaSettings:
@@ -67,8 +69,8 @@ def _settings(options: argparse.Namespace) -> ReplicaSettings:
     )
 
 
-async def _serve(settings: ReplicaSettings, name: str, host: str, port: int) -> bool:
-    """Serve until SIGTERM or SIGINT; returns whether the model was still being loaded then. Raises `Problem`."""
+async def _serve(settings: ReplicaSettings, name: str, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `Problem`."""
     service = ReplicaService(settings)
     replica = Listener(ReplicaApp(service), _LOCAL, 0)
     await replica.start()
@@ -98,16 +100,13 @@ async def _serve(settings: ReplicaSettings, name: str, host: str, port: int) -> 
     except OSError as error:
         raise Problem(f"can not listen on {host}:{port}: {error.strerror or error}") from error
     finally:
-        loading = bool(watches) and service.readiness().phase in ("starting", "loading")
         for watch in watches:
             watch.cancel()
-        if not loading:
-            await service.close()
+        await service.close()
         await replica.stop(patience=1)
     failure = service.load_failure
     if failure is not None:
         raise Problem(f"{failure.reason}: {failure}")
-    return loading
 
 
 async def _announce(service: ReplicaService, ready: str, stop: asyncio.Event) -> None:

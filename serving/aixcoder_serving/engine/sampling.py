@@ -7,6 +7,8 @@ from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogits
 
 from aixcoder_serving.engine.interface import Sampling
 
+_LEAST_TEMPERATURE = 1e-4  # below, logits overflow and the choice is the greedy one anyway
+
 
 class _Choose(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
     """Draws the token and leaves it as the only possible one, so that transformers' greedy search takes it."""
@@ -24,7 +26,7 @@ class _Choose(LogitsProcessor):  # type: ignore[misc]  # transformers is not typ
 def processors(sampling: Sampling) -> LogitsProcessorList:
     """What changes the logits of each step; nothing where the request is greedy."""
     chain = LogitsProcessorList()
-    if sampling.temperature == 0:
+    if sampling.temperature < _LEAST_TEMPERATURE:
         return chain
     generator = torch.Generator()
     if sampling.seed is None:
@@ -32,8 +34,8 @@ def processors(sampling: Sampling) -> LogitsProcessorList:
     else:
         generator.manual_seed(sampling.seed)
     if sampling.temperature != 1:
-        chain.append(TemperatureLogitsWarper(sampling.temperature))
+        chain.append(TemperatureLogitsWarper(float(sampling.temperature)))
     if sampling.top_p < 1:
-        chain.append(TopPLogitsWarper(sampling.top_p))
+        chain.append(TopPLogitsWarper(float(sampling.top_p)))
     chain.append(_Choose(generator))
     return chain

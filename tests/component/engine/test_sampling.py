@@ -55,6 +55,13 @@ async def test_a_narrow_top_p_is_greedy(engine: TransformersEngine, prompts: Pro
     assert (await complete(engine, prompts[3], _sampled(top_p=1e-6))).ids == greedy.ids
 
 
+async def test_a_temperature_near_zero_is_greedy(engine: TransformersEngine, prompts: Prompts) -> None:
+    greedy = await complete(engine, prompts[3], Sampling(max_tokens=12))
+    for temperature in (1e-300, 1e-5, 1e-3):
+        wish = Sampling(max_tokens=12, temperature=temperature)
+        assert (await complete(engine, prompts[3], wish)).ids == greedy.ids
+
+
 async def test_seeds_at_both_ends(engine: TransformersEngine, prompts: Prompts) -> None:
     for seed in (-(2**63), 2**63 - 1, 0):
         outcome = await complete(engine, prompts[0], _sampled(seed=seed))
