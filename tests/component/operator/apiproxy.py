@@ -18,7 +18,7 @@ class ApiProxy:
     """Forwards to the API server of `configuration`, with its credentials.
 
     While `open` is cleared requests are taken and stay unanswered; `failures` are answered one by one instead of
-    forwarding: a status with headers.
+    forwarding: a status with headers. While `deaf` is set watches stay open and show nothing.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -27,32 +27,52 @@ class ApiProxy:
         self._tls.load_cert_chain(configuration.cert_file, configuration.key_file)
         self.open = asyncio.Event()
         self.open.set()
-        self.delay = 0.0
+        self.deaf = False
         self.failures: list[tuple[int, dict[str, str]]] = []
         self.seen: list[tuple[str, str]] = []
         """Method and path of each request, watches too."""
         self.configuration = Configuration()
+        self._connections: set[asyncio.Transport] = set()
+
+    def cut(self) -> None:
+        """Break every connection with a request under way."""
+        for connection in list(self._connections):
+            connection.abort()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.seen.append((request.method, request.path))
+        transport = request.transport
+        if not isinstance(transport, asyncio.Transport):
+            return web.Response(status=502)
+        self._connections.add(transport)
+        try:
+            return await self._forward(request)
+        finally:
+            self._connections.discard(transport)
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
         if self.failures:
             status, headers = self.failures.pop(0)
             return web.Response(status=status, headers=headers, text='{"message": "made to fail"}')
         body = await request.read()
-        await asyncio.sleep(self.delay)
         await self.open.wait()
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
         async with self._session.request(
-            request.method, self._upstream + request.raw_path, data=body, headers=headers, ssl=self._tls
+            request.method,
+            self._upstream + request.raw_path,
+            data=body or None,  # an empty body would get a content type
+            headers=headers,
+            ssl=self._tls,
         ) as answer:
             response = web.StreamResponse(
                 status=answer.status, headers={"Content-Type": answer.headers["Content-Type"]}
             )
-            await response.prepare(request)
-            with suppress(ConnectionResetError):
+            with suppress(ConnectionError):
+                await response.prepare(request)
                 async for chunk in answer.content.iter_any():
                     await self.open.wait()
-                    await response.write(chunk)
+                    if not (self.deaf and "watch" in request.query):
+                        await response.write(chunk)
                 await response.write_eof()
             return response
 
