@@ -14,13 +14,13 @@ from aixcoder_operator.api.status import DeploymentStatus, RevisionStatus, Rollo
 from aixcoder_operator.plan import names
 from aixcoder_operator.plan.conditions import conditions, readiness
 from aixcoder_operator.plan.deployment_children import disruption_budget, ray_secret
-from aixcoder_operator.plan.diagnosis import Reason
+from aixcoder_operator.plan.diagnosis import STARTING, Reason
 from aixcoder_operator.plan.head import head_objects, head_template
 from aixcoder_operator.plan.network import network_policies
 from aixcoder_operator.plan.observed import Observed, UnitView
 from aixcoder_operator.plan.platform import Platform
 from aixcoder_operator.plan.revision import Revision, Templates, choose, controller_revision, history, stored
-from aixcoder_operator.plan.rollout import Rollout, decide
+from aixcoder_operator.plan.rollout import SWITCHING, Rollout, decide
 from aixcoder_operator.plan.sizing import Sizing, is_settled, mark_patch, serve_replicas, size
 from aixcoder_operator.plan.worker import application, worker_objects, worker_template
 
@@ -31,6 +31,8 @@ POLL_SECONDS = 2.0
 POLL_SLOWLY_SECONDS = 10.0
 """When that takes long."""
 _LONG_SECONDS = 60.0
+_NO_NEWS = frozenset({STARTING, SWITCHING, "ModelLoading", "GatewayNotRouting", "RollingOut"})
+"""Reasons of Ready that are steps on a way, and no events for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +301,7 @@ def _requeue_after(
 
 def _events(observed: Observed, rollout: Rollout, status: DeploymentStatus) -> Iterator[Event]:
     before = observed.deployment.status
-    if before.rollout.target != rollout.target.name and rollout.phase != "Suspended":
+    if before.rollout.target != rollout.target.name and rollout.target.name in rollout.wishes.keys() - rollout.units:
         yield Event("RolloutStarted", f"bringing up {rollout.target.name}")
     if before.traffic.weights != rollout.traffic.weights and rollout.traffic.weights:
         yield Event("TrafficSwitched", f"requests go to {', '.join(rollout.traffic.weights)}")
@@ -308,5 +310,5 @@ def _events(observed: Observed, rollout: Rollout, status: DeploymentStatus) -> I
     ready, was = status.condition("Ready"), before.condition("Ready")
     if ready is None or (was is not None and was.status == ready.status and was.reason == ready.reason):
         return
-    if ready.reason not in ("Starting", "ModelLoading", "GatewayNotRouting"):
+    if ready.reason not in _NO_NEWS:
         yield Event(ready.reason, ready.message, warning=ready.status != "True")

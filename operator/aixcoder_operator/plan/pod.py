@@ -59,10 +59,10 @@ def pod_spec(
         "imagePullPolicy": "IfNotPresent",
         "securityContext": SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "env": [*container["env"], *platform.env],
+        "env": _unique([*container["env"], *platform.env]),
         "volumeMounts": [*mounts, *container["volumeMounts"]],
     }
-    secrets = [*platform.image_pull_secrets, *pull_secrets]
+    secrets = _unique([*platform.image_pull_secrets, *pull_secrets])
     return {
         "containers": [filled],
         "volumes": [
@@ -87,3 +87,8 @@ def pod_spec(
         },
         **({"imagePullSecrets": secrets} if secrets else {}),
     }
+
+
+def _unique(parts: list[Object]) -> list[Object]:
+    """Each name once, the last one's value: the API server refuses to apply a list with two entries of a name."""
+    return list({part["name"]: part for part in parts}.values())

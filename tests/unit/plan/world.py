@@ -17,8 +17,8 @@ from aixcoder_operator.plan import names
 from aixcoder_operator.plan.observed import is_live, is_ready
 
 Fault = Literal["pull", "crash", "stuck", "missing"]
-"""Of a model image: it cannot be pulled, its replica ends at once, never gets ready, or finds no weights in it. The last
-one says so for 10 of every 20 seconds; in the others its process is started again."""
+"""Of a model image: it cannot be pulled; its replica ends at once, never gets ready, or finds no weights in it. The
+last one says so for 10 of every 20 seconds; in the others its process is started again."""
 
 GPU = "nvidia.com/gpu"
 GRACE = 3
