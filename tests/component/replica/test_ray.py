@@ -1,6 +1,7 @@
 """The replica under a real Ray Serve: loads, fails and heals, is killed and comes back, leaves without cutting any."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -26,6 +27,8 @@ ENVIRONMENT = {
     "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1000000",
 }
 
+MARK = "AIXCODER_TEST_RAY"  # in the environment of all processes of one host
+
 
 class Host:
     """The process of ray_host.py and what hangs on it."""
@@ -38,7 +41,7 @@ class Host:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | ENVIRONMENT,
+            env=os.environ | ENVIRONMENT | {MARK: folder},
             start_new_session=True,
         )
 
@@ -64,7 +67,8 @@ class Host:
             self._process.wait(60)
         finally:
             for pid, _ in self._processes():
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             if self._process.stdout is not None:
                 self._process.stdout.close()
 
@@ -76,7 +80,7 @@ class Host:
                 environment = (entry / "environ").read_bytes().decode(errors="replace")
             except OSError:
                 continue
-            if self._folder in command or f"AIXCODER_TEST_RAY={self._folder}" in environment:
+            if self._folder in command or f"{MARK}={self._folder}" in environment:
                 yield int(entry.name), command
 
 
@@ -85,7 +89,6 @@ def host(tmp_path: Path) -> Iterator[Host]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     folder = tempfile.mkdtemp(prefix="ray")  # tmp_path is too long for Ray's sockets
-    ENVIRONMENT["AIXCODER_TEST_RAY"] = folder
     started = Host(settings(model_path=str(tmp_path / "model"), port=port), folder)
     try:
         yield started
