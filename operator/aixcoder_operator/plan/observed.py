@@ -12,7 +12,17 @@ from datetime import datetime
 
 from aixcoder_operator.api.children import Children
 from aixcoder_operator.api.deployment import AixcoderDeployment
-from aixcoder_operator.api.objects import Object, condition, is_terminating, is_true, labels, name, timestamp
+from aixcoder_operator.api.objects import (
+    Object,
+    condition,
+    is_terminating,
+    is_true,
+    labels,
+    name,
+    owner_uids,
+    timestamp,
+)
+from aixcoder_operator.api.objects import uid as uid_of
 from aixcoder_operator.api.serve import ApplicationDetails, DeploymentDetails, ServeDetails
 from aixcoder_operator.plan import names
 from aixcoder_serving.protocol import Readiness, ReplicaStats, Route
@@ -76,7 +86,10 @@ class Observed:
     """Ready gateways; None where none was asked."""
 
     def units(self) -> dict[str, UnitView]:
-        """All units of which anything is left, by name."""
+        """All units of which anything is left, by name.
+
+        What an earlier deployment of the same name left behind is no unit's, but its head keeps the name taken.
+        """
         found: dict[str, str] = {}
         for obj in (*self.children.pods, *self.children.replica_sets, *self.children.stateful_sets):
             unit = labels(obj).get(names.UNIT_LABEL)
@@ -85,19 +98,25 @@ class Observed:
         return {unit: self._unit(unit, revision) for unit, revision in sorted(found.items())}
 
     def _unit(self, unit: str, revision: str) -> UnitView:
-        def mine(objects: tuple[Object, ...]) -> tuple[Object, ...]:
+        def of_unit(objects: tuple[Object, ...]) -> tuple[Object, ...]:
             return tuple(obj for obj in objects if labels(obj).get(names.UNIT_LABEL) == unit)
 
-        pods = mine(self.children.pods)
-        heads = [pod for pod in pods if labels(pod).get(names.COMPONENT_LABEL) == names.HEAD]
-        workers = tuple(pod for pod in pods if labels(pod).get(names.COMPONENT_LABEL) == names.WORKER)
-        replica_sets = mine(self.children.replica_sets)
+        uid = self.deployment.metadata.uid
+        replica_sets = tuple(obj for obj in of_unit(self.children.replica_sets) if uid in owner_uids(obj))
+        stateful_sets = tuple(obj for obj in of_unit(self.children.stateful_sets) if uid in owner_uids(obj))
+        owners = {uid, *map(uid_of, (*replica_sets, *stateful_sets))}
+        pods = of_unit(self.children.pods)
+        all_heads = [pod for pod in pods if labels(pod).get(names.COMPONENT_LABEL) == names.HEAD]
+        heads = [pod for pod in all_heads if is_live(pod) and owners & owner_uids(pod)]
+        workers = tuple(
+            pod for pod in pods if labels(pod).get(names.COMPONENT_LABEL) == names.WORKER and owners & owner_uids(pod)
+        )
         return UnitView(
             name=unit,
             revision=revision,
-            head=next((pod for pod in heads if is_live(pod)), None),
-            head_ended=any(not is_live(pod) for pod in heads),
-            head_is_recreated=any(not is_terminating(obj) for obj in mine(self.children.stateful_sets)),
+            head=heads[0] if heads else None,
+            head_ended=len(heads) < len(all_heads),
+            head_is_recreated=any(not is_terminating(obj) for obj in stateful_sets),
             workers=tuple(pod for pod in workers if is_live(pod)),
             leaving=tuple(pod for pod in workers if is_terminating(pod)),
             replica_set=replica_sets[0] if replica_sets else None,
@@ -125,7 +144,7 @@ class UnitView:
     head: Object | None = None
     """The head Pod, where it is alive: neither being deleted nor finished."""
     head_ended: bool = False
-    """A head Pod is still there that is being deleted or has finished."""
+    """A head Pod is still there that is being deleted, has finished, or is an earlier deployment's."""
     head_is_recreated: bool = False
     """A StatefulSet keeps the head: it comes back by itself, with its storage."""
     workers: tuple[Object, ...] = ()

@@ -10,7 +10,7 @@ from typing import Any
 from aixcoder_operator.api.children import Children
 from aixcoder_operator.api.deployment import RESTART_ANNOTATION, AixcoderDeployment, read
 from aixcoder_operator.api.names import APPLIED_ANNOTATION
-from aixcoder_operator.api.objects import Object, annotations_of, is_terminating, key, name
+from aixcoder_operator.api.objects import Object, annotations_of, is_terminating, key, name, owner_uids
 from aixcoder_operator.api.serve import ServeDetails
 from aixcoder_operator.api.status import ConditionType
 from aixcoder_operator.cluster.compare import digest, first_difference, stamped
@@ -51,6 +51,8 @@ class Simulator:
     due: datetime | None = None
     steps: list[str] = field(default_factory=list)
     writes: int = 0
+    waiting: bool = False
+    """An object of a name that is wished for has to go first."""
     lost_heads: set[str] = field(default_factory=set)
     """Units that had workers when their head, of which nothing is kept, went."""
     traffic_of_version: dict[int, dict[str, int]] = field(default_factory=lambda: {0: {}})
@@ -83,6 +85,16 @@ class Simulator:
             annotations[RESTART_ANNOTATION] = value
         self.world.changed = True
 
+    def recreate(self, garbage_lag: int = 0, **spec: Any) -> None:
+        """Delete the deployment and create another one of its name. What it had is deleted `garbage_lag` s later."""
+        self.world.garbage = (self.resource["metadata"]["uid"], garbage_lag)
+        uid = f"{self.resource['metadata']['uid']}-again"
+        self.create(self.resource["metadata"]["name"], **spec)
+        self.resource["metadata"]["uid"] = uid
+        self.traffic_of_version = {0: {}}
+        for gateway in self.world.gateways:
+            gateway.version = None
+
     def lose_head(self, unit: str | None = None) -> None:
         """Somebody deletes the head pod of `unit`, or of the one with the traffic."""
         head = self.world.head(unit or self.serving())
@@ -102,6 +114,7 @@ class Simulator:
         seen = self._ask(self.observed())
         made = plan(seen, self.platform, TOKEN)
         invariants.check_plan(self, seen, made)
+        self.waiting = False
         self._apply(made)
         for pod, marks in made.annotate:
             self.world.annotate(pod, marks)
@@ -114,8 +127,9 @@ class Simulator:
             self.writes += 1
             self.world.changed = True
         self.due = None
-        if made.requeue_after is not None:
-            self.due = self.world.now + timedelta(seconds=made.requeue_after)
+        again = 1.0 if self.waiting else made.requeue_after
+        if again is not None:
+            self.due = self.world.now + timedelta(seconds=again)
         self._write_down(made)
         return made
 
@@ -155,8 +169,9 @@ class Simulator:
         def of(kind: str) -> tuple[Object, ...]:
             return tuple(self.world.of_kind(kind))
 
+        own = self.resource["metadata"]["uid"]
         return Children(
-            controller_revisions=of("ControllerRevision"),
+            controller_revisions=tuple(found for found in of("ControllerRevision") if own in owner_uids(found)),
             pods=of("Pod"),
             replica_sets=of("ReplicaSet"),
             stateful_sets=of("StatefulSet"),
@@ -216,6 +231,9 @@ class Simulator:
         for obj in made.objects:
             found = objects.get((obj["kind"], name(obj)))
             if obj["kind"] != "Secret" and found is not None:
+                if owner_uids(found) != owner_uids(obj):
+                    self.waiting = True
+                    continue
                 if is_terminating(found) or annotations_of(found)[APPLIED_ANNOTATION] == digest(obj):
                     continue
                 assert obj["kind"] != "Pod", f"a pod's fields are immutable: {first_difference(obj, found)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +34,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("gateways"), st.integers(0, 3)),
     st.tuples(st.just("operator away"), st.sampled_from([5, 60])),
     st.tuples(st.just("status lost"), st.just(0)),
+    st.tuples(st.just("created again"), st.sampled_from([0, 5])),
 )
 
 
@@ -81,6 +83,8 @@ def happen(demo: Simulator, event: str, value: object) -> None:
                 world.tick(demo.resource["status"].get("traffic", {}).get("version", 0))
         case "status lost":
             demo.lose_status()
+        case "created again":
+            demo.recreate(number, **{key: demo.resource["spec"][key] for key in ("head", "rollout")})
         case _:
             raise AssertionError(event)
 
@@ -106,9 +110,26 @@ def settle(demo: Simulator) -> None:
     demo.run(8000)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(events=st.lists(EVENTS, min_size=1, max_size=12), head=st.sampled_from([{}, {"storageClassName": "fast"}]))
+ORDERS = st.lists(EVENTS, min_size=1, max_size=12)
+HEADS = st.sampled_from([{}, {"storageClassName": "fast"}])
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(events=ORDERS, head=HEADS)
 def test_any_order_of_events_ends_in_what_is_wished_for(events: list[tuple[str, object]], head: Object) -> None:
+    play(events, head)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(events=ORDERS, head=HEADS)
+def test_many_more_orders(events: list[tuple[str, object]], head: Object) -> None:
+    play(events, head)
+
+
+def play(events: list[tuple[str, object]], head: Object) -> None:
+    """Let `events` happen, mend what is broken, and see that what is wished for is there."""
     demo = Simulator()
     demo.create(head=head, rollout={"progressDeadlineSeconds": 120, "schedulingDeadlineSeconds": 300})
     demo.wait(10)

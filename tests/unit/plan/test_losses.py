@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aixcoder_operator.api.objects import name
+from aixcoder_operator.api.objects import Object, name
 from tests.unit.plan import invariants
 from tests.unit.plan.simulator import Simulator
 from tests.unit.plan.story import ready, tells
@@ -105,3 +105,17 @@ def test_a_label_that_is_wished_away_goes() -> None:
     service["metadata"]["annotations"]["serving.aixcoder.io/applied"] = "another digest"
     demo.world.changed = True
     tells(demo, {})
+
+
+@pytest.mark.parametrize("garbage_lag", [0, 1, 5, 40])
+@pytest.mark.parametrize("head", [{}, {"storageClassName": "fast"}], ids=["bare head", "head with a claim"])
+def test_deleted_and_created_again_under_one_name(garbage_lag: int, head: Object) -> None:
+    demo = ready(head=head)
+    before = {pod["metadata"]["uid"] for pod in demo.world.of_kind("Pod")}
+    demo.recreate(garbage_lag, head=head)
+    demo.look()
+    assert demo.steps[-1].endswith("NotReady Starting | Reconciling"), "what the earlier one left does not count"
+    demo.run()
+    assert demo.steps[-1].endswith("* 1/1 | Ready AllReplicasReady")
+    assert before.isdisjoint({pod["metadata"]["uid"] for pod in demo.world.of_kind("Pod")})
+    invariants.check_steady(demo)

@@ -61,6 +61,8 @@ class World:
     """Key of a head's store (pod uid, or unit where a claim keeps it) → what it holds."""
     changed: bool = False
     """Something that the operator watches changed since it last looked."""
+    garbage: tuple[str, int] | None = None
+    """The uid of a deleted deployment, and the seconds until the garbage collector takes away what it had."""
     still: int = 0
     """Ticks since anything moved."""
     serial: int = 0
@@ -149,6 +151,7 @@ class World:
         self.still = 0 if self.changed or waits else self.still + 1
         seconds = most if self.still > GRACE + self.load_ticks else 1
         self.now += timedelta(seconds=seconds)
+        self._collect_garbage()
         self._replica_sets()
         self._stateful_sets()
         for pod in self.of_kind("Pod"):
@@ -167,6 +170,14 @@ class World:
                     gateway.version, gateway.waited = traffic_version, 0
         self.still = 0 if self.changed else self.still
         return seconds
+
+    def _collect_garbage(self) -> None:
+        if self.garbage is None:
+            return
+        uid, seconds = self.garbage
+        self.garbage = None if seconds == 0 else (uid, seconds - 1)
+        for obj in self.owned_by(uid) if seconds == 0 else ():
+            self.delete(obj["kind"], name(obj))
 
     def _replica_sets(self) -> None:
         for replica_set in self.of_kind("ReplicaSet"):
