@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from aixcoder_operator.api.children import Children
 from aixcoder_operator.api.deployment import AixcoderDeployment
@@ -96,6 +96,16 @@ class Observed:
             if unit:
                 found[unit] = labels(obj).get(names.REVISION_LABEL, unit)
         return {unit: self._unit(unit, revision) for unit, revision in sorted(found.items())}
+
+    def last_turn(self) -> datetime:
+        """When a condition of a pod last turned; the least of times where there is no pod."""
+        turns = (
+            timestamp(entry["lastTransitionTime"])
+            for pod in self.children.pods
+            for entry in pod.get("status", {}).get("conditions") or ()
+            if entry.get("lastTransitionTime")
+        )
+        return max(turns, default=datetime.min.replace(tzinfo=UTC))
 
     def _unit(self, unit: str, revision: str) -> UnitView:
         def of_unit(objects: tuple[Object, ...]) -> tuple[Object, ...]:
@@ -186,6 +196,11 @@ def is_live(pod: Object) -> bool:
 def is_ready(pod: Object) -> bool:
     """Live and Ready."""
     return is_live(pod) and is_true(pod, "Ready")
+
+
+def is_waiting_to_start(pod: Object) -> bool:
+    """On a node, and none of its containers has run."""
+    return is_true(pod, "PodScheduled") and (pod.get("status") or {}).get("phase") == "Pending"
 
 
 def scheduled_at(pod: Object) -> datetime | None:

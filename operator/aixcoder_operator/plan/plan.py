@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 from aixcoder_operator.api.base import API_VERSION, KIND
 from aixcoder_operator.api.defaults import effective
@@ -17,7 +18,7 @@ from aixcoder_operator.plan.deployment_children import disruption_budget, ray_se
 from aixcoder_operator.plan.diagnosis import STARTING, Reason
 from aixcoder_operator.plan.head import head_objects, head_template
 from aixcoder_operator.plan.network import network_policies
-from aixcoder_operator.plan.observed import Observed, UnitView
+from aixcoder_operator.plan.observed import Observed, UnitView, is_waiting_to_start
 from aixcoder_operator.plan.platform import Platform
 from aixcoder_operator.plan.revision import Revision, Templates, choose, controller_revision, history, stored
 from aixcoder_operator.plan.rollout import SWITCHING, Rollout, decide
@@ -29,8 +30,8 @@ SOON_SECONDS = 1.0
 POLL_SECONDS = 2.0
 """While something comes up: its progress is told in status, and Serve is asked."""
 POLL_SLOWLY_SECONDS = 10.0
-"""When that takes long."""
-_LONG_SECONDS = 60.0
+"""When nothing has turned for long."""
+_LONG = timedelta(seconds=60)
 _NO_NEWS = frozenset({STARTING, SWITCHING, "ModelLoading", "GatewayNotRouting", "RollingOut"})
 """Reasons of Ready that are steps on a way, and no events for a person."""
 
@@ -58,7 +59,7 @@ class Plan:
     """Everything to do now, in this order; `requeue_after` None where nothing is in progress."""
 
     objects: tuple[Object, ...]
-    """To apply, in order; with the Secret while something is in progress: it cannot be compared, only written."""
+    """To apply, in order; with the Secret while pods wait to start: it cannot be compared, only written."""
     kept: tuple[Object, ...]
     """Not to prune and not to touch: heads that run, whose fields are immutable."""
     annotate: tuple[tuple[Object, dict[str, str | None]], ...]
@@ -132,7 +133,7 @@ def plan(observed: Observed, platform: Platform, token: str) -> Plan:
     )
     requeue = _requeue_after(observed, rollout, sizes, invalid, status)
     objects, kept = _objects(observed, platform, rollout, revision, known, sizes)
-    if requeue is not None and not wish.suspended:
+    if _awaits_secret(rollout):
         objects.insert(0, ray_secret(deployment.metadata.name, token, _metadata(observed)))
     return Plan(
         objects=tuple(objects),
@@ -142,6 +143,15 @@ def plan(observed: Observed, platform: Platform, token: str) -> Plan:
         status=status,
         events=tuple(_events(observed, rollout, status)),
         requeue_after=requeue,
+    )
+
+
+def _awaits_secret(rollout: Rollout) -> bool:
+    """A pod is to be made or has a node and cannot start: the Secret, which cannot be read, may be missing."""
+    views = [rollout.units.get(unit) for unit in rollout.wishes]
+    return any(
+        view is None or view.head is None or any(is_waiting_to_start(pod) for pod in (view.head, *view.workers))
+        for view in views
     )
 
 
@@ -294,7 +304,7 @@ def _requeue_after(
     )
     if not (routing or moving or rollout.phase == "Progressing" or invalid):
         return None
-    if (observed.now - rollout.step_started).total_seconds() > _LONG_SECONDS:
+    if observed.now - max(rollout.step_started, observed.last_turn()) > _LONG:
         return POLL_SLOWLY_SECONDS
     return SOON_SECONDS if routing else POLL_SECONDS
 

@@ -87,7 +87,7 @@ class Simulator:
 
     def recreate(self, garbage_lag: int = 0, **spec: Any) -> None:
         """Delete the deployment and create another one of its name. What it had is deleted `garbage_lag` s later."""
-        self.world.garbage = (self.resource["metadata"]["uid"], garbage_lag)
+        self.world.garbage[self.resource["metadata"]["uid"]] = garbage_lag
         uid = f"{self.resource['metadata']['uid']}-again"
         self.create(self.resource["metadata"]["name"], **spec)
         self.resource["metadata"]["uid"] = uid

@@ -61,8 +61,8 @@ class World:
     """Key of a head's store (pod uid, or unit where a claim keeps it) → what it holds."""
     changed: bool = False
     """Something that the operator watches changed since it last looked."""
-    garbage: tuple[str, int] | None = None
-    """The uid of a deleted deployment, and the seconds until the garbage collector takes away what it had."""
+    garbage: dict[str, int] = field(default_factory=dict)
+    """The uid of a deleted deployment → seconds until the garbage collector takes away what it had."""
     still: int = 0
     """Ticks since anything moved."""
     serial: int = 0
@@ -172,12 +172,10 @@ class World:
         return seconds
 
     def _collect_garbage(self) -> None:
-        if self.garbage is None:
-            return
-        uid, seconds = self.garbage
-        self.garbage = None if seconds == 0 else (uid, seconds - 1)
-        for obj in self.owned_by(uid) if seconds == 0 else ():
-            self.delete(obj["kind"], name(obj))
+        for uid, seconds in list(self.garbage.items()):
+            self.garbage[uid] = seconds - 1
+            for obj in self.owned_by(uid) if seconds <= 0 else ():
+                self.delete(obj["kind"], name(obj))
 
     def _replica_sets(self) -> None:
         for replica_set in self.of_kind("ReplicaSet"):
