@@ -15,13 +15,14 @@ from aixcoder_operator.api.status import DeploymentStatus, RevisionStatus, Rollo
 from aixcoder_operator.plan import names
 from aixcoder_operator.plan.conditions import conditions, readiness
 from aixcoder_operator.plan.deployment_children import disruption_budget, ray_secret
-from aixcoder_operator.plan.diagnosis import STARTING, Reason
+from aixcoder_operator.plan.diagnosis import Reason
+from aixcoder_operator.plan.events import Event, events
 from aixcoder_operator.plan.head import head_objects, head_template
 from aixcoder_operator.plan.network import network_policies
 from aixcoder_operator.plan.observed import Observed, UnitView, is_waiting_to_start
 from aixcoder_operator.plan.platform import Platform
 from aixcoder_operator.plan.revision import Revision, Templates, choose, controller_revision, history, stored
-from aixcoder_operator.plan.rollout import SWITCHING, Rollout, decide
+from aixcoder_operator.plan.rollout import Rollout, decide
 from aixcoder_operator.plan.sizing import Sizing, is_settled, mark_patch, serve_replicas, size
 from aixcoder_operator.plan.worker import application, worker_objects, worker_template
 
@@ -32,8 +33,6 @@ POLL_SECONDS = 2.0
 POLL_SLOWLY_SECONDS = 10.0
 """When nothing has turned for long."""
 _LONG = timedelta(seconds=60)
-_NO_NEWS = frozenset({STARTING, SWITCHING, "ModelLoading", "GatewayNotRouting", "RollingOut"})
-"""Reasons of Ready that are steps on a way, and no events for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +42,6 @@ class ServeOrder:
     unit: UnitView
     put: Application | None
     replicas: int
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A Kubernetes Event on the deployment, for a person."""
-
-    reason: str
-    message: str
-    warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +131,7 @@ def plan(observed: Observed, platform: Platform, token: str) -> Plan:
         annotate=tuple(_marks(observed, rollout, sizes)),
         serve=tuple(_serve_orders(rollout, known)),
         status=status,
-        events=tuple(_events(observed, rollout, status)),
+        events=tuple(events(deployment.status, rollout, status)),
         requeue_after=requeue,
     )
 
@@ -307,18 +297,3 @@ def _requeue_after(
     if observed.now - max(rollout.step_started, observed.last_turn()) > _LONG:
         return POLL_SLOWLY_SECONDS
     return SOON_SECONDS if routing else POLL_SECONDS
-
-
-def _events(observed: Observed, rollout: Rollout, status: DeploymentStatus) -> Iterator[Event]:
-    before = observed.deployment.status
-    if before.rollout.target != rollout.target.name and rollout.target.name in rollout.wishes.keys() - rollout.units:
-        yield Event("RolloutStarted", f"bringing up {rollout.target.name}")
-    if before.traffic.weights != rollout.traffic.weights and rollout.traffic.weights:
-        yield Event("TrafficSwitched", f"requests go to {', '.join(rollout.traffic.weights)}")
-    if rollout.failed and before.rollout.failed != rollout.failed and rollout.stalled:
-        yield Event("RolloutFailed", rollout.stalled.message, warning=True)
-    ready, was = status.condition("Ready"), before.condition("Ready")
-    if ready is None or (was is not None and was.status == ready.status and was.reason == ready.reason):
-        return
-    if ready.reason not in _NO_NEWS:
-        yield Event(ready.reason, ready.message, warning=ready.status != "True")

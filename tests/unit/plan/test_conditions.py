@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from aixcoder_operator.api.deployment import read
-from aixcoder_operator.plan.plan import Event
+from aixcoder_operator.plan.events import Event
 from tests.unit.plan.simulator import Simulator
 from tests.unit.plan.story import ready
 

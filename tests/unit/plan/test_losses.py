@@ -99,7 +99,7 @@ def test_the_old_ones_controller_revision_deleted_in_the_middle_of_a_change() ->
     invariants.check_steady(demo)
 
 
-def test_a_label_that_is_wished_away_goes() -> None:
+def test_a_child_that_was_applied_by_another_version_is_applied_again() -> None:
     demo = ready()
     service = demo.world.objects["Service", demo.serving()]
     service["metadata"]["annotations"]["serving.aixcoder.io/applied"] = "another digest"
