@@ -14,6 +14,7 @@ import time
 
 from e2e.cluster import progress
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.layout import DEFAULT_NAME
 from e2e.cluster.local import LocalCluster
 from e2e.demo import completion, existing, local, readiness
 from e2e.demo.kubernetes import Kubernetes, built, installed
@@ -22,39 +23,41 @@ from e2e.demo.release import EXAMPLE, NAMESPACE, REPOSITORY, SYSTEM_NAMESPACE, i
 SHORT_REQUEST = {"prompt": "def push(self, item):\n    ", "suffix": "\n", "max_tokens": 32}
 
 
-def up_local() -> None:
-    """The demo on this machine."""
-    cluster = LocalCluster()
+def up_local(name: str) -> None:
+    """The demo on this machine, in the local cluster `name`."""
+    cluster = LocalCluster(name)
     full = chosen("IMAGES", ("node-local", "full")) == "full"
     installation = local.prepare_full(cluster) if full else local.prepare_node_local(cluster)
     kubernetes = built(cluster.kubeconfig)
-    name = install(kubernetes, installation)
+    resource = install(kubernetes, installation)
     url = local.forward(cluster)
-    show(kubernetes, name, url)
-    print(instructions(url, 'eval "$(python3 -m e2e.cluster env)"   # kubectl, helm and $AIXCODER_URL for this shell'))
+    show(kubernetes, resource, url)
+    named = "" if name == DEFAULT_NAME else f" --name {name}"
+    shell = f'eval "$(python3 -m e2e.cluster env{named})"'
+    print(instructions(url, f"{shell}   # kubectl, helm and $AIXCODER_URL for this shell"))
 
 
-def up_existing() -> None:
+def up_existing(_name: str) -> None:
     """The demo on the cluster that KUBECONFIG names."""
     kubernetes = installed(existing.kubeconfig())
-    name = install(kubernetes, existing.prepare(kubernetes))
+    resource = install(kubernetes, existing.prepare(kubernetes))
     with existing.forwarded(kubernetes) as url:
-        show(kubernetes, name, url)
+        show(kubernetes, resource, url)
     forward = " ".join(["kubectl", *existing.forward_command(8080)])
     print(instructions("http://127.0.0.1:8080", f"{forward} &\nAIXCODER_URL=http://127.0.0.1:8080"))
 
 
-def down_local() -> None:
+def down_local(name: str) -> None:
     """The cluster goes, and all that is in it."""
-    LocalCluster().down()
+    LocalCluster(name).down()
 
 
-def down_existing() -> None:
+def down_existing(_name: str) -> None:
     """What the demo put into the cluster goes; the pushed images stay in the registry."""
     uninstall(installed(existing.kubeconfig()))
 
 
-def images_local() -> None:
+def images_local(_name: str) -> None:
     """Build what IMAGES says: archives of the full images in the cache, or the node-local ones."""
     if chosen("IMAGES", ("node-local", "full")) == "node-local":
         made = local.build_node_local()
@@ -64,16 +67,16 @@ def images_local() -> None:
         progress.say(f"{archive}: {archive.stat().st_size / 1e9:.1f} GB")
 
 
-def images_existing() -> None:
+def images_existing(_name: str) -> None:
     """Build the full images and push them to IMAGE_REGISTRY."""
     tag = existing.push(existing.registry())
     progress.say(f"pushed; elsewhere: make demo CLUSTER=existing IMAGE_REGISTRY={existing.registry()} IMAGE_TAG={tag}")
 
 
-def show(kubernetes: Kubernetes, name: str, url: str) -> None:
+def show(kubernetes: Kubernetes, resource: str, url: str) -> None:
     """Follow the resource to Ready, ask for a completion and print it."""
-    progress.say(f"{name} becomes ready:")
-    readiness.follow(kubernetes, NAMESPACE, name)
+    progress.say(f"{resource} becomes ready:")
+    readiness.follow(kubernetes, NAMESPACE, resource)
     with progress.step(f"A completion from {url}"):
         text = completion.ask(url)
     print(f"\n{completion.shown(text)}")
@@ -118,10 +121,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m e2e.demo", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("action", choices=tuple(TARGETS))
-    action = parser.parse_args().action
+    parser.add_argument("--name", default=DEFAULT_NAME, help=f"which local cluster (default: {DEFAULT_NAME})")
+    arguments = parser.parse_args()
+    action = arguments.action
     start = time.monotonic()
     try:
-        ACTIONS[action, chosen("CLUSTER", ("local", "existing"))]()
+        ACTIONS[action, chosen("CLUSTER", ("local", "existing"))](arguments.name)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

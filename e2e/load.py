@@ -1,0 +1,138 @@
+"""A steady load of completions while something happens to the cluster: what failed, what was cut, the longest gap."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+
+REQUEST_SECONDS = 120.0
+"""When one request counts as hung."""
+PROMPTS = (
+    "def _qsize(self):\n    ",
+    "class PriorityQueue(Queue):\n    def _init(self, maxsize):\n        ",
+    "def insort_left(a, x, lo=0, hi=None):\n    ",
+    "import os\n\ndef walk(top):\n    ",
+)
+
+
+@dataclass
+class Tally:
+    """Counts of one load.
+
+    `failed`: an error status, or a broken connection before any byte; `cut`: a stream that began and did not end as
+    complete.
+    """
+
+    unary: int = 0
+    streams: int = 0
+    failed: int = 0
+    cut: int = 0
+    longest_gap_s: float = 0.0
+    """The longest time in which no request of any client was completed."""
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def completed(self) -> int:
+        """Requests that ended as they should."""
+        return self.unary + self.streams
+
+    def line(self, what: str) -> str:
+        """As one JSON line, for the record."""
+        return json.dumps({"load": what, "completed": self.completed, **asdict(self)})
+
+
+class Load:
+    """Clients that ask one completion after another, every second client streamed, from `__enter__` to `__exit__`."""
+
+    def __init__(self, url: str, *, clients: int = 4, max_tokens: int = 48, pause_s: float = 0.05) -> None:
+        self.tally = Tally()
+        self._url = f"{url}/v1/completions"
+        self._clients = clients
+        self._max_tokens = max_tokens
+        self._pause_s = pause_s
+        self._stop = threading.Event()
+        self._last = 0.0
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
+
+    def __enter__(self) -> Load:
+        """Start; requests are under way when it returns."""
+        self._last = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the requests under way end, then stop."""
+        self._stop.set()
+        self._thread.join(REQUEST_SECONDS + 10)
+
+    def wait_for(self, count: int, *, seconds: float = 60.0) -> None:
+        """Wait until `count` more requests were completed. TimeoutError where they were not."""
+        goal, deadline = self.tally.completed + count, time.monotonic() + seconds
+        while self.tally.completed < goal:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{count} completions took more than {seconds} s: {self.tally.line('waiting')}")
+            time.sleep(0.05)
+
+    async def _run(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        # A connection a request: kept ones would hide which gateway answers, and pin all clients to one.
+        async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True)) as session:
+            await asyncio.gather(*(self._client(session, index) for index in range(self._clients)))
+
+    async def _client(self, session: aiohttp.ClientSession, index: int) -> None:
+        for count in itertools.count():
+            if self._stop.is_set():
+                return
+            body = {
+                "prompt": PROMPTS[(index + count) % len(PROMPTS)],
+                "suffix": "\n",
+                "max_tokens": self._max_tokens,
+                "stream": index % 2 == 1,
+            }
+            await self._ask(session, body)
+            await asyncio.sleep(self._pause_s)
+
+    async def _ask(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
+        begun = False
+        try:
+            async with session.post(self._url, json=body) as response:
+                if response.status != 200:
+                    self._fail(f"{response.status} {(await response.text())[:200]}")
+                    return
+                begun = body["stream"]
+                text = await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if begun:
+                self._cut(repr(error))
+            else:
+                self._fail(repr(error))
+            return
+        if not body["stream"]:
+            self.tally.unary += 1
+        elif text.rstrip().endswith("data: [DONE]"):
+            self.tally.streams += 1
+        else:
+            self._cut(text[-200:])
+            return
+        now = time.monotonic()
+        self.tally.longest_gap_s = max(self.tally.longest_gap_s, round(now - self._last, 2))
+        self._last = now
+
+    def _fail(self, reason: str) -> None:
+        self.tally.failed += 1
+        self.tally.reasons[reason] += 1
+
+    def _cut(self, reason: str) -> None:
+        self.tally.cut += 1
+        self.tally.reasons[f"cut: {reason}"] += 1
