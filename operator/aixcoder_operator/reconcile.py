@@ -11,13 +11,15 @@ import asyncio
 from aixcoder_operator.api.deployment import UnreadableResourceError, read
 from aixcoder_operator.api.objects import Object, annotations_of, name
 from aixcoder_operator.api.serve import ServeConfig
-from aixcoder_operator.cluster.apply import apply, prune
-from aixcoder_operator.cluster.client import NotFound
+from aixcoder_operator.api.status import DeploymentStatus
+from aixcoder_operator.cluster.apply import Occupied, apply, prune
+from aixcoder_operator.cluster.client import Invalid, NotFound
 from aixcoder_operator.cluster.observe import gateway_addresses, observe
 from aixcoder_operator.context import Context
 from aixcoder_operator.plan import names
+from aixcoder_operator.plan.conditions import refused
 from aixcoder_operator.plan.observed import GatewayView, Observed, ReplicaView, ServeView, UnitView
-from aixcoder_operator.plan.plan import Plan, Questions, ServeOrder, plan, questions
+from aixcoder_operator.plan.plan import Questions, ServeOrder, plan, questions
 from aixcoder_operator.plan.platform import Platform
 from aixcoder_operator.ray.serve import ServeError
 from aixcoder_operator.ray.token import ray_token
@@ -44,13 +46,19 @@ async def reconcile(key: str, *, context: Context) -> float | None:
     observed = await ask(observed, questions(observed, platform), token, context)
     planned = plan(observed, platform, token)
 
-    applied = await apply(context.client, planned.objects, seen.children, owner=seen.parent)
+    try:
+        applied = await apply(context.client, planned.objects, seen.children, owner=seen.parent)
+    except (Invalid, Occupied) as error:
+        await write_status(seen.parent, refused(observed.deployment, planned.status, str(error), observed.now), context)
+        raise
     await prune(context.client, (*planned.objects, *planned.kept), seen.children, owner=seen.parent)
     for pod, marks in planned.annotate:
         await _annotate(context, pod, marks)
     for order in planned.serve:
         await tell_serve(order, token, context)
-    await write_status(seen.parent, planned, context)
+    await write_status(seen.parent, planned.status, context)
+    for event in planned.events:
+        context.events.record(seen.parent, event.reason, event.message, "Warning" if event.warning else "Normal")
     return 1.0 if applied.waiting else planned.requeue_after
 
 
@@ -109,13 +117,11 @@ async def tell_serve(order: ServeOrder, token: str, context: Context) -> None:
         await _annotate(context, replica_set, {names.SERVE_REPLICAS_ANNOTATION: str(order.replicas)})
 
 
-async def write_status(parent: Object, planned: Plan, context: Context) -> None:
-    """Status and events, where there is something new to tell."""
-    status = planned.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    if parent.get("status") != status:
-        await context.client.apply_status(parent, status)
-    for event in planned.events:
-        context.events.record(parent, event.reason, event.message, "Warning" if event.warning else "Normal")
+async def write_status(parent: Object, status: DeploymentStatus, context: Context) -> None:
+    """Status, where it has something new to tell."""
+    document = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if parent.get("status") != document:
+        await context.client.apply_status(parent, document)
 
 
 async def _annotate(context: Context, obj: Object, marks: dict[str, str | None]) -> None:

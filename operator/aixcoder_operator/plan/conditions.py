@@ -11,7 +11,7 @@ from datetime import datetime
 
 from aixcoder_operator.api.defaults import Effective
 from aixcoder_operator.api.deployment import AixcoderDeployment
-from aixcoder_operator.api.status import Condition, ConditionType
+from aixcoder_operator.api.status import Condition, ConditionType, DeploymentStatus
 from aixcoder_operator.plan.diagnosis import STARTING, GpuRequest, Reason, why_not_ready
 from aixcoder_operator.plan.observed import UnitView
 from aixcoder_operator.plan.rollout import SWITCHING, Rollout
@@ -98,6 +98,13 @@ def _why(unit: UnitView, wish: Effective, rollout: Rollout, now: datetime) -> Re
 
 def _not_listed(unit: UnitView) -> Reason:
     return Reason(STARTING, f"{unit.name} has ready pods that are not yet endpoints of its Service")
+
+
+def refused(deployment: AixcoderDeployment, status: DeploymentStatus, message: str, now: datetime) -> DeploymentStatus:
+    """`status` where the API server refuses an object that the spec leads to: Valid is False and says what it said."""
+    told = _condition(deployment, "Valid", False, Reason("ObjectRefused", message), now)
+    kept = tuple(told if found.type == "Valid" else found for found in status.conditions)
+    return status.model_copy(update={"conditions": kept})
 
 
 def _condition(

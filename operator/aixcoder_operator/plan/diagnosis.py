@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ _HEAD_PATIENCE = timedelta(seconds=60)
 """A head starts in 15 to 20 s and its Serve some seconds later; silence for longer than this is a problem, no start."""
 STARTING = "Starting"
 """The reason where none is known: nothing is wrong yet."""
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Killed|Exit|Interrupt)\b")
+"""How the line of a Python traceback begins that names the error, with its module or without."""
 _LONGEST_MESSAGE = 400
 """Characters of another program's message that go into a condition."""
 
@@ -146,7 +149,7 @@ def _crash(pod: Object) -> Iterator[Reason]:
     for container in _containers(pod):
         ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
         if ended and ended.get("exitCode") != 0:
-            last = last_line(ended.get("message", "")) or f"exit code {ended.get('exitCode')}"
+            last = last_error(ended.get("message", "")) or f"exit code {ended.get('exitCode')}"
             yield Reason("ReplicaCrashed", f"pod {name(pod)}, container {container['name']}: {_short(last)}")
 
 
@@ -169,7 +172,7 @@ def _ray(unit: UnitView, now: datetime) -> Iterator[Reason]:
 def _serve_failure(unit: UnitView) -> Iterator[Reason]:
     failure = unit.serve.failure if unit.serve else None
     if failure is not None:
-        yield Reason("ReplicaCrashed", _short(last_line(failure) or "Ray Serve gives no message"))
+        yield Reason("ReplicaCrashed", _short(last_error(failure) or "Ray Serve gives no message"))
 
 
 def _loading(unit: UnitView, pod: Object) -> Iterator[Reason]:
@@ -204,9 +207,11 @@ def _waiting(pod: Object) -> Iterator[tuple[str, Object]]:
             yield container["name"], state
 
 
-def last_line(text: str) -> str:
-    """The last line of `text` that is not blank: in a Python traceback, the error itself."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+def last_error(text: str) -> str:
+    """The last line of `text` that names an error, as a Python traceback ends with; else the last that is not blank."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)]
+    return (errors or lines or [""])[-1]
 
 
 def _short(text: str) -> str:

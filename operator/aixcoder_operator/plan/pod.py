@@ -35,8 +35,6 @@ def ray_env() -> list[Object]:
         {"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": str(RECONNECT_SECONDS)},
         # Ray starts its workers at niceness 15, which makes a start beside other work several times as long.
         {"name": "RAY_worker_niceness", "value": "0"},
-        # What an actor says is then in `kubectl logs`, and in the pod's termination message.
-        {"name": "RAY_LOG_TO_STDERR", "value": "1"},
         # Ray gives a deployment up for good after this many failed starts; the deadline is ours (spec.rollout).
         {"name": "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT", "value": "1000000"},
     ]

@@ -44,6 +44,8 @@ def worker_template(deployment: AixcoderDeployment, platform: Platform) -> Objec
         "env": [
             *pod.ray_env(),
             {"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": str(SHUTDOWN_GRACE_SECONDS)},
+            # What the replica says is then in `kubectl logs`.
+            {"name": "RAY_LOG_TO_STDERR", "value": "1"},
             # Tries, 2 s apart, to find the head in the GCS: head and workers start at once, and 20 tries were too few.
             {"name": "RAY_NUM_REDIS_GET_RETRIES", "value": "300"},
             *_dump(spec.worker.env),

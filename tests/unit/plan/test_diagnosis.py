@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aixcoder_operator.plan.diagnosis import GpuRequest, Reason, last_line, why_not_ready
+from aixcoder_operator.plan.diagnosis import GpuRequest, Reason, last_error, why_not_ready
 from aixcoder_operator.plan.observed import ServeView, UnitView
 from tests.unit.plan.views import NOW, ended, pod, replica_set, says, serve, unit, waiting
 
@@ -181,7 +181,16 @@ def test_long_messages_of_others_are_cut() -> None:
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("", ""), ("\n \n", ""), ("one", "one"), ("one\ntwo\n\n  \n", "two"), ("one\n  two  ", "two")],
+    [
+        ("", ""),
+        ("\n \n", ""),
+        ("one", "one"),
+        ("one\ntwo\n\n  \n", "two"),
+        ("one\n  two  ", "two"),
+        ("Traceback:\n  raise\nValueError: no\n[I] GCS received SIGTERM\n", "ValueError: no"),
+        ("ray.exceptions.RayActorError: gone\nINFO routes registered", "ray.exceptions.RayActorError: gone"),
+        ("no Error at its beginning\nlast", "last"),
+    ],
 )
-def test_last_line(text: str, line: str) -> None:
-    assert last_line(text) == line
+def test_last_error(text: str, line: str) -> None:
+    assert last_error(text) == line
