@@ -2,15 +2,27 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from e2e.cluster.controlplane import ControlPlane
 from e2e.cluster.programs import kubernetes_programs
 from tests.unit.chart.render import CHART
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T], wanted: Callable[[T], bool], seconds: float = 60) -> T:
+    """What `look` sees once it is as wanted. AssertionError with the last of it where that does not come."""
+    end = time.monotonic() + seconds
+    while not wanted(seen := look()):
+        assert time.monotonic() < end, seen
+        time.sleep(0.1)
+    return seen
 
 
 class Release:

@@ -4,26 +4,13 @@ There are no nodes, so no hook can run: releases bring a key of their own.
 """
 
 import json
-import time
-from collections.abc import Callable
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-from tests.component.chart.conftest import Release
+from tests.component.chart.conftest import Release, until
 from tests.unit.chart.render import EVERYTHING, VALUE_SETS, objects, pod_templates
-
-T = TypeVar("T")
-
-
-def until(look: Callable[[], T], wanted: Callable[[T], bool], seconds: float = 60) -> T:
-    """What `look` sees once it is as wanted. AssertionError with the last of it where that does not come."""
-    end = time.monotonic() + seconds
-    while not wanted(seen := look()):
-        assert time.monotonic() < end, seen
-        time.sleep(0.1)
-    return seen
 
 
 def allowed(release: Release, user: str, groups: list[str], asked: list[dict[str, str]]) -> list[bool]:
