@@ -157,6 +157,7 @@ VALUE_SETS: dict[str, Object] = {
         "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
     },
     "network policies for everyone": {"networkPolicy": {"enabled": True}},
+    "gateway left to an autoscaler": {"gateway": {"replicas": None}},
     "load balancer": {"gateway": {"service": {"type": "LoadBalancer"}}},
     "as part of another chart": {"global": {"imageRegistry": "elsewhere.example"}},
     "own accounts": {

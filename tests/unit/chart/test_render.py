@@ -139,6 +139,12 @@ def test_the_gateway_gets_its_flags_and_the_time_to_drain() -> None:
     assert not [argument for argument in default["args"] if argument.startswith("--namespaces")]
 
 
+def test_an_autoscaler_keeps_its_count_over_upgrades() -> None:
+    rendered = objects(VALUE_SETS["gateway left to an autoscaler"])
+    assert "replicas" not in find(rendered, "Deployment", "aixcoder-gateway")["spec"]
+    assert find(rendered, "Deployment", "aixcoder-operator")["spec"]["replicas"] == 2
+
+
 @each_set
 def test_no_secret_is_an_environment_variable(values: Object) -> None:
     assert "secretKeyRef" not in json.dumps(pod_templates(objects(values)))
