@@ -66,7 +66,8 @@ class FakeReplica:
         asked = CompletionRequest.model_validate(body)
         entry = Seen(id=asked.id, body=body, headers=dict(request.headers))
         self.seen.append(entry)
-        scripts = json.loads(asked.prefix) if asked.prefix.startswith("{") else {}  # a plain prompt: no script
+        prompt = asked.prefix or ""
+        scripts = json.loads(prompt) if prompt.startswith("{") else {}  # a plain prompt: no script
         script = Script.model_validate(scripts.get(self.name, scripts.get("*", {})))
         if script.refuse is not None:
             refused = Refused(message=f"refused with {script.refuse}", param="prompt")
