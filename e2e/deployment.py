@@ -104,7 +104,7 @@ class Deployment:
                 pods = self.kubernetes.kubectl("get", "pods", f"--namespace={self.namespace}", "--output=wide")
                 status = json.dumps(resource.get("status", {}), indent=1)
                 raise NeverError(f"{self.name} never {what} within {seconds} s\n{status}\n{pods}")
-            time.sleep(0.3)
+            time.sleep(1.0)  # each look starts a kubectl, on the machine that the test loads
 
     def wait_ready(self, *, seconds: float = GUARD_SECONDS) -> float:
         """Wait until all of what is wished for now is ready."""

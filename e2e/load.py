@@ -53,7 +53,7 @@ class Tally:
 class Load:
     """Clients that ask one completion after another, every second client streamed, from `__enter__` to `__exit__`."""
 
-    def __init__(self, url: str, *, clients: int = 4, max_tokens: int = 48, pause_s: float = 0.05) -> None:
+    def __init__(self, url: str, *, clients: int = 2, max_tokens: int = 32, pause_s: float = 0.1) -> None:
         self.tally = Tally()
         self._url = f"{url}/v1/completions"
         self._clients = clients
