@@ -1,7 +1,8 @@
 """The messages between the programs: gateway ↔ replica, operator → replica, and what the gateway reads of a resource.
 
-A replica answers `POST /generate` (body: `CompletionRequest`) with NDJSON: one `Started`, any number of `Delta`, then one
-`Finished` or `Failed`. A stream that ends without either was cut. Every message is validated where it enters a process.
+A replica answers `POST /generate` (body: `CompletionRequest`) with NDJSON: one `Started`, any number of `Delta`, then
+one `Finished` or `Failed`. A stream that ends without either was cut. Every message is validated where it enters a
+process.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Sampling(Message):
 class CompletionRequest(Message):
     """What is before and after the cursor, or token ids as they are.
 
-    Exactly one of `prefix` and `prompt_token_ids` is set. `suffix` None: plain continuation (`<s>` + prefix); "" or more:
-    fill in the middle. Token ids are run untouched, no bos is added, and they exclude `suffix`.
+    Exactly one of `prefix` and `prompt_token_ids` is set. `suffix` None: plain continuation (`<s>` + prefix); "" or
+    more: fill in the middle. Token ids are run untouched, no bos is added, and they exclude `suffix`.
     """
 
     version: int = PROTOCOL_VERSION
