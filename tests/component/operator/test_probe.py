@@ -1,3 +1,4 @@
+import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -74,6 +75,30 @@ async def test_gateways_are_asked_by_address(port: int) -> None:
     async with aiohttp.ClientSession() as session:
         found = await Prober(session).routes([f"127.0.0.1:{port}", f"127.0.0.2:{port}", "127.0.0.4:1"])
     assert found == {f"127.0.0.1:{port}": ROUTES, f"127.0.0.2:{port}": None, "127.0.0.4:1": None}
+
+
+async def test_an_answer_that_comes_in_pieces_is_read_to_its_end() -> None:
+    whole = ROUTES.model_dump_json().encode()
+
+    async def routes(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in (whole[:10], whole[10:]):
+            await response.write(piece)
+            await asyncio.sleep(0.05)
+        return response
+
+    application = web.Application()
+    application.add_routes([web.get("/routes", routes)])
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    listener = socket.create_server(("127.0.0.1", 0))
+    await web.SockSite(runner, listener).start()
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    async with aiohttp.ClientSession() as session:
+        found = await Prober(session).routes([address])
+    await runner.cleanup()
+    assert found == {address: ROUTES}
 
 
 async def test_nobody_to_ask_is_no_answer() -> None:
