@@ -211,6 +211,7 @@ def test_the_notes_end_in_a_command_and_name_the_licence(service: str, expected:
     arguments = ("install", "aixcoder", str(CHART), "--namespace", "platform", "--dry-run=client")
     notes = helm(*arguments, values=values).stdout.split("NOTES:")[1]
     assert "commercial use needs an application" in notes
+    assert "\nEOF\n" in notes, "pasted with a space before it, the shell would read on for ever"
     assert expected in notes
     last = notes.rstrip().splitlines()[-1].strip()
     assert last.startswith("curl ")
