@@ -24,7 +24,7 @@ _RAY_REQUESTS = """
 import urllib.request
 total = 0
 for line in urllib.request.urlopen("http://127.0.0.1:44227/metrics").read().decode().splitlines():
-    if line.startswith("ray_dashboard_api_requests_count_requests_total") and "/api/serve" in line:
+    if line.startswith("ray_dashboard_api_requests_count_requests_total"):
         total += float(line.rsplit(" ", 1)[1])
 print(int(total))
 """
@@ -128,7 +128,7 @@ class Service:
         return found
 
     def ray_requests(self) -> int:
-        """Requests for Serve's REST interface that the head has answered so far, by its own count."""
+        """Requests for its REST interface that the head has answered so far, by its own count."""
         head = self.deployment.pods("head")[0]["metadata"]["name"]
         return int(self.exec(head, "head", "python3", "-c", _RAY_REQUESTS))
 

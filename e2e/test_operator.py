@@ -40,6 +40,8 @@ def test_a_steady_resource_costs_no_write_and_no_ray_request(service: Service) -
     time.sleep(5)  # what followed Ready, such as the last event, is written by now
     writes = service.writes_of_operator()
     requests = service.ray_requests()
+    assert writes
+    assert requests > 0, "bringing it up took requests: where none are counted, none are seen"
     time.sleep(STEADY_SECONDS)
     record("steady", writes=len(service.writes_of_operator()) - len(writes), ray=service.ray_requests() - requests)
     assert service.writes_of_operator() == writes
