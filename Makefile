@@ -46,7 +46,7 @@ test-long: ## Run the long form of all tests: hours
 generate: ## Write the generated files: the CRDs
 	$(in_environment) scripts generate
 
-images: ## Build the container images from images/
+images: ## Build the images: small ones for the local cluster; with IMAGES=full or CLUSTER=existing those of images/
 	$(in_environment) e2e.demo images
 
 cluster-up: ## Bring up the local Kubernetes alone
