@@ -10,7 +10,7 @@ from pathlib import Path
 from scripts.steps import REPOSITORY, Step
 
 GUARD_SECONDS = 600.0
-NOT_OURS = frozenset({".git", ".venv", "__pycache__", "node_modules"})
+NOT_OURS = frozenset({".hypothesis", ".git", ".venv", "__pycache__", "node_modules"})
 
 
 def files(root: Path = REPOSITORY) -> Iterator[Path]:

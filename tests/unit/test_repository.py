@@ -14,7 +14,8 @@ TEXT = [path for path in files() if path.suffix not in {".safetensors", ".gz", "
 MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(?:work|root|home/\w+|Users/\w+)/\w")
 # Package indexes and registries other than the public ones are one site's business.
 INDEX = re.compile(r"(?:index-url|extra-index-url|find-links|GOPROXY)\s*=\s*[\"']?(https?://[^\s\"']+)")
-PUBLIC = ("https://pypi.org/", "https://files.pythonhosted.org/", "https://proxy.golang.org")
+# Hosts under .example exist nowhere (RFC 2606): tests and documents name them.
+PUBLIC = ("https://pypi.org/", "https://files.pythonhosted.org/", "https://proxy.golang.org", "https://mirror.example/")
 
 
 def text(path: Path) -> str:
