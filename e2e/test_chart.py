@@ -1,0 +1,62 @@
+"""The release as Helm handles it on a real cluster: its test, its key, what an uninstall leaves for an install."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from e2e.demo import completion
+from e2e.demo.release import CHART, RELEASE, SYSTEM_NAMESPACE
+from e2e.rights import Use, used
+from e2e.service import OPERATOR, Service, record
+
+GATEWAY = f"system:serviceaccount:{SYSTEM_NAMESPACE}:{RELEASE}-gateway"
+KEY = f"{RELEASE}-operator-key"
+IN_SYSTEM = f"--namespace={SYSTEM_NAMESPACE}"
+
+
+def key(service: Service) -> tuple[str, str]:
+    """Uid and content of the operator's key."""
+    secret = service.kubernetes.get("secret", KEY, IN_SYSTEM)
+    return secret["metadata"]["uid"], secret["data"]["key"]
+
+
+def install(service: Service) -> float:
+    """Install the release as it was at the tests' beginning; seconds until Helm says that it is ready."""
+    start = time.monotonic()
+    arguments = [IN_SYSTEM, "--wait", "--timeout=5m", "--values=-"]
+    service.kubernetes.helm("upgrade", "--install", RELEASE, str(CHART), *arguments, stdin=json.dumps(service.values))
+    return time.monotonic() - start
+
+
+def test_helm_test_asks_for_a_completion(service: Service) -> None:
+    said = service.helm("test", RELEASE, IN_SYSTEM, "--logs", "--timeout=3m")
+    assert "completed with" in said
+
+
+def test_an_uninstall_leaves_what_serves_and_an_install_takes_it_over(service: Service) -> None:
+    pods = {pod["metadata"]["uid"] for pod in service.deployment.pods()}
+    kept = key(service)
+    service.helm("uninstall", RELEASE, IN_SYSTEM, "--wait", "--timeout=3m")
+    try:
+        everything = "all,configmaps,serviceaccounts,roles,rolebindings,poddisruptionbudgets"
+        left = service.kubernetes.get(everything, IN_SYSTEM, "--selector=app.kubernetes.io/name=aixcoder")["items"]
+        # The pod of `helm test` and its like are hooks, which Helm leaves.
+        assert [
+            f"{o['kind']}/{o['metadata']['name']}" for o in left if o["metadata"]["name"] != f"{RELEASE}-test"
+        ] == []
+        assert key(service) == kept
+    finally:
+        seconds = install(service)
+    assert key(service) == kept
+    record("install over what an uninstall left", seconds=seconds)
+    service.deployment.wait_ready()
+    assert completion.ask(service.url)
+    assert {pod["metadata"]["uid"] for pod in service.deployment.pods()} == pods
+
+
+def test_neither_program_was_refused_anything(service: Service) -> None:
+    entries = [json.loads(line) for line in service.cluster.audit_log.read_text().splitlines()]
+    uses: list[Use] = [used(entries, account) for account in (OPERATOR, GATEWAY)]
+    assert all(use.rights for use in uses)
+    assert [refused for use in uses for refused in use.refused] == []
