@@ -23,7 +23,7 @@ from e2e.cluster.control import Answer
 from e2e.cluster.errors import ClusterError, NotAvailableError
 from e2e.cluster.layout import DEFAULT_NAME, layout
 from e2e.cluster.namespaces import unshare_command
-from e2e.images import dependencies, oci, pause
+from e2e.images import oci, pause
 from e2e.images.oci import Image
 
 DEFAULT_GPUS = 8
@@ -149,15 +149,6 @@ class LocalCluster:
             archive = Path(scratch) / "images.tar"
             oci.write_archive(archive, new, without=lambda layer: layer.digest in stored)
             self.ctr("images", "import", str(archive))
-
-    def provide_dependencies(self, namespace: str) -> None:
-        """Give a namespace the claim `aixcoder-dependencies`: the snapshot of the locked Python environment."""
-        listed = {
-            "apiVersion": "v1",
-            "kind": "List",
-            "items": dependencies.manifests(namespace, folder=dependencies.snapshot()),
-        }
-        self.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(listed))
 
     def _run(self, program: str, arguments: tuple[str, ...], stdin: str, timeout: float) -> str:
         path = programs.kubernetes_programs() / program
