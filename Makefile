@@ -10,14 +10,16 @@ CLUSTER ?= local
 IMAGES ?= node-local
 # Where an existing cluster pulls its images from, such as registry.example.com/team.
 IMAGE_REGISTRY ?=
-export CLUSTER IMAGES IMAGE_REGISTRY
+# Images that another machine pushed there with `make images`; empty: they are built and pushed here.
+IMAGE_TAG ?=
+export CLUSTER IMAGES IMAGE_REGISTRY IMAGE_TAG
 
 in_environment := @bash scripts/environment.sh python -m
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables: CLUSTER=local|existing  KUBECONFIG=FILE  IMAGES=node-local|full  IMAGE_REGISTRY=HOST/PATH"
+	@echo "  Variables: IMAGES=node-local|full  CLUSTER=local|existing  KUBECONFIG=FILE  IMAGE_REGISTRY=HOST/PATH  IMAGE_TAG=TAG"
 
 demo: ## Bring up Kubernetes, the operator, the gateway and one model, and ask it for a completion
 	$(in_environment) e2e.demo up
@@ -43,7 +45,7 @@ e2e: ## Run the tests of everything together on a real cluster
 test-long: ## Run the long form of all tests: hours
 	$(in_environment) scripts test-long
 
-generate: ## Write the generated files: the CRDs
+generate: ## Write the generated files: the CRD, the chart's copy of it, docs/api-reference.md
 	$(in_environment) scripts generate
 
 images: ## Build the images: small ones for the local cluster; with IMAGES=full or CLUSTER=existing those of images/

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from e2e.cluster import cache, progress
+from e2e.cluster import progress
 from e2e.cluster.errors import ClusterError
 from e2e.demo import local
 from e2e.demo.kubernetes import Kubernetes
-from e2e.demo.release import GATEWAY_SERVICE, REPOSITORY, SYSTEM_NAMESPACE, Installation
+from e2e.demo.release import GATEWAY_SERVICE, SYSTEM_NAMESPACE, Installation
 from e2e.images import model, oci
 from images import build
 
@@ -58,7 +58,7 @@ def push(target: str) -> str:
 
     Raises NotAvailableError where buildah is missing and cannot be installed.
     """
-    tag = sources_tag()
+    tag = local.sources_tag()
     with build.storage() as store, tempfile.TemporaryDirectory(prefix="aixcoder-demo-") as folder:
         for name in build.IMAGES:
             build.push(store, build.build(store, name, tag, build.default_base()), target)
@@ -67,14 +67,6 @@ def push(target: str) -> str:
         store.run("pull", f"oci-archive:{archive}", what="Reading the tiny model")
         build.push(store, model.TINY, target)
     return tag
-
-
-def sources_tag() -> str:
-    """Twelve hex digits of all that goes into the images."""
-    files = [REPOSITORY / "uv.lock", REPOSITORY / "pyproject.toml"]
-    for folder in ("operator", "serving", "images"):
-        files += sorted(path for path in (REPOSITORY / folder).rglob("*") if path.suffix in {".py", ".Dockerfile"})
-    return cache.key(*(part for file in files for part in (str(file.relative_to(REPOSITORY)), file.read_bytes())))
 
 
 def has_gpus(kubernetes: Kubernetes) -> bool:

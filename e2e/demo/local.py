@@ -18,7 +18,6 @@ from images import build
 T = TypeVar("T")
 
 GATEWAY_TARGET = f"{RELEASE}-gateway.{SYSTEM_NAMESPACE}.svc:80"
-FULL_TAG = "full"
 IMPORT_SECONDS = 1800.0
 """When the import of a 6 GB archive counts as hung."""
 
@@ -48,7 +47,7 @@ def prepare_full(cluster: LocalCluster) -> Installation:
         for archive in archives:
             cluster.ctr("images", "import", str(archive), timeout=IMPORT_SECONDS)
             archive.unlink()
-    return Installation({"image": {"control": {"tag": FULL_TAG}, "serving": {"tag": FULL_TAG}}})
+    return Installation({"image": {"control": {"tag": sources_tag()}, "serving": {"tag": sources_tag()}}})
 
 
 def beside_cluster(cluster: LocalCluster, make: Callable[[], T]) -> T:
@@ -87,8 +86,16 @@ def build_full() -> list[Path]:
     with build.storage() as store:
         for name in build.IMAGES:
             archives.append(folder / f"{name}.tar")
-            build.save(store, build.build(store, name, FULL_TAG, build.default_base()), archives[-1])
+            build.save(store, build.build(store, name, sources_tag(), build.default_base()), archives[-1])
     return archives
+
+
+def sources_tag() -> str:
+    """Twelve hex digits of all that goes into the images."""
+    files = [REPOSITORY / "uv.lock", REPOSITORY / "pyproject.toml"]
+    for folder in ("operator", "serving", "images"):
+        files += sorted(path for path in (REPOSITORY / folder).rglob("*") if path.suffix in {".py", ".Dockerfile"})
+    return cache.key(*(part for file in files for part in (str(file.relative_to(REPOSITORY)), file.read_bytes())))
 
 
 def node_local(made: NodeLocal) -> Installation:
