@@ -22,6 +22,8 @@ PROMPTS = (
     "def insort_left(a, x, lo=0, hi=None):\n    ",
     "import os\n\ndef walk(top):\n    ",
 )
+LONG = {"prompt": "def f(self):\n    x = ", "max_tokens": 400, "stream": True}
+"""A stream that the tiny model writes for some seconds: longer than a replica that ends takes new requests."""
 
 
 @dataclass
@@ -51,9 +53,9 @@ class Tally:
 
 
 class Load:
-    """Clients that ask one completion after another, every second client streamed, from `__enter__` to `__exit__`."""
+    """Clients that ask one completion after another, from `__enter__` to `__exit__`: unary, short and long streams."""
 
-    def __init__(self, url: str, *, clients: int = 2, max_tokens: int = 32, pause_s: float = 0.1) -> None:
+    def __init__(self, url: str, *, clients: int = 3, max_tokens: int = 32, pause_s: float = 0.1) -> None:
         self.tally = Tally()
         self._url = f"{url}/v1/completions"
         self._clients = clients
@@ -94,13 +96,13 @@ class Load:
         for count in itertools.count():
             if self._stop.is_set():
                 return
-            body = {
+            short = {
                 "prompt": PROMPTS[(index + count) % len(PROMPTS)],
                 "suffix": "\n",
                 "max_tokens": self._max_tokens,
-                "stream": index % 2 == 1,
+                "stream": index % 3 == 1,
             }
-            await self._ask(session, body)
+            await self._ask(session, LONG if index % 3 == 2 else short)
             await asyncio.sleep(self._pause_s)
 
     async def _ask(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import pytest
 import yaml
 
+from e2e.cluster.errors import ClusterError
+from e2e.demo.kubernetes import Json
 from e2e.service import Service, record
 
 
@@ -35,25 +39,43 @@ def test_a_restart_makes_new_pods_and_its_removal_none(service: Service) -> None
 
 
 def test_kubectl_wait_and_helm_wait_read_the_status(service: Service, tmp_path: Path) -> None:
-    """Both return once the resource is ready, and not before: each is started together with its creation."""
-    chart = tmp_path / "chart"
+    """Both return once the resource is ready, not before; Helm ends with Stalled's message where it never will be."""
+    never = copy.deepcopy(service.spec)
+    never["model"]["source"]["image"]["reference"] = "aixcoder/no-such-model:2"
+    never["rollout"] = {"progressDeadlineSeconds": 15}
+    with service.deployments("helmed", "never") as (helmed, failed), ThreadPoolExecutor() as pool:
+        try:
+            installing: Future[object] = pool.submit(_install, service, tmp_path, "helmed", copy.deepcopy(service.spec))
+            failing = pool.submit(_install, service, tmp_path, "never", never)
+            helmed.wait("existed", bool)
+            waiting: Future[object] = pool.submit(
+                service.kubectl, "wait", "--for=condition=Ready", "aixcoderdeployments/helmed", "--timeout=4m"
+            )
+            assert helmed.condition("Ready").get("status") != "True"
+            for returned in as_completed([installing, waiting]):
+                returned.result()
+                assert helmed.condition("Ready")["status"] == "True"
+            with pytest.raises(ClusterError, match=r"(?s)no-such-model"):
+                failing.result()
+            assert failed.condition("Stalled")["reason"] == "ImagePullFailed"
+        finally:
+            for release in ("helmed", "never"):
+                service.helm("uninstall", release, f"--namespace={helmed.namespace}", "--ignore-not-found")
+
+
+def _install(service: Service, folder: Path, name: str, spec: Json) -> None:
+    """`helm install --wait` of a chart that holds one resource."""
+    chart = folder / name
     (chart / "templates").mkdir(parents=True)
-    (chart / "Chart.yaml").write_text(yaml.safe_dump({"apiVersion": "v2", "name": "team", "version": "0.1.0"}))
+    (chart / "Chart.yaml").write_text(yaml.safe_dump({"apiVersion": "v2", "name": name, "version": "0.1.0"}))
     resource = {
         "apiVersion": "serving.aixcoder.io/v1alpha1",
         "kind": "AixcoderDeployment",
-        "metadata": {"name": "helmed"},
-        "spec": copy.deepcopy(service.spec),
+        "metadata": {"name": name},
+        "spec": spec,
     }
     (chart / "templates" / "deployment.yaml").write_text(json.dumps(resource))
-    with service.deployments("helmed") as (helmed,):
-        try:
-            service.helm("install", "team", str(chart), f"--namespace={helmed.namespace}", "--wait", "--timeout=4m")
-            assert helmed.condition("Ready")["status"] == "True"
-            service.kubectl("wait", "--for=condition=Ready", "aixcoderdeployments/helmed", "--timeout=5s")
-            assert not helmed.condition("Reconciling")
-        finally:
-            service.helm("uninstall", "team", f"--namespace={helmed.namespace}", "--ignore-not-found")
+    service.helm("install", name, str(chart), f"--namespace={service.deployment.namespace}", "--wait", "--timeout=4m")
 
 
 def test_deletion_leaves_nothing(service: Service) -> None:

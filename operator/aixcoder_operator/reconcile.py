@@ -13,7 +13,7 @@ from aixcoder_operator.api.objects import Object, annotations_of, name
 from aixcoder_operator.api.serve import ServeConfig
 from aixcoder_operator.api.status import DeploymentStatus
 from aixcoder_operator.cluster.apply import Occupied, apply, prune
-from aixcoder_operator.cluster.client import Invalid, NotFound
+from aixcoder_operator.cluster.client import Forbidden, Invalid, NotFound
 from aixcoder_operator.cluster.observe import gateway_addresses, observe
 from aixcoder_operator.context import Context
 from aixcoder_operator.plan import names
@@ -21,7 +21,7 @@ from aixcoder_operator.plan.conditions import refused
 from aixcoder_operator.plan.observed import GatewayView, Observed, ReplicaView, ServeView, UnitView
 from aixcoder_operator.plan.plan import Questions, ServeOrder, plan, questions
 from aixcoder_operator.plan.platform import Platform
-from aixcoder_operator.ray.serve import ServeError
+from aixcoder_operator.ray.serve import ServeError, Unreachable
 from aixcoder_operator.ray.token import ray_token
 
 
@@ -48,14 +48,14 @@ async def reconcile(key: str, *, context: Context) -> float | None:
 
     try:
         applied = await apply(context.client, planned.objects, seen.children, owner=seen.parent)
-    except (Invalid, Occupied) as error:
+    except (Forbidden, Invalid, Occupied) as error:
         await write_status(seen.parent, refused(observed.deployment, planned.status, str(error), observed.now), context)
         raise
     await prune(context.client, (*planned.objects, *planned.kept), seen.children, owner=seen.parent)
     for pod, marks in planned.annotate:
         await _annotate(context, pod, marks)
     for order in planned.serve:
-        await tell_serve(order, token, context)
+        await tell_serve(order, seen.parent, token, context)
     await write_status(seen.parent, planned.status, context)
     for event in planned.events:
         context.events.record(seen.parent, event.reason, event.message, "Warning" if event.warning else "Normal")
@@ -95,7 +95,7 @@ async def ask(observed: Observed, wanted: Questions, token: str, context: Contex
     )
 
 
-async def tell_serve(order: ServeOrder, token: str, context: Context) -> None:
+async def tell_serve(order: ServeOrder, parent: Object, token: str, context: Context) -> None:
     """Deploy the application and set its replica count; the ReplicaSet remembers the count that Serve was told.
 
     A head that does not listen is asked again with the next look: status tells RayUnavailable where that lasts.
@@ -110,8 +110,10 @@ async def tell_serve(order: ServeOrder, token: str, context: Context) -> None:
         told = order.unit.serve.deployment if order.unit.serve else None
         if order.put is None and told is not None and told.target_num_replicas != order.replicas:
             await serve.scale(names.APPLICATION, names.SERVE_DEPLOYMENT, order.replicas)
+    except Unreachable:
+        return
     except ServeError as error:
-        context.events.record(replica_set, "ServeRefused", str(error), "Warning")
+        context.events.record(parent, "ServeRefused", str(error), "Warning")
         return
     if annotations_of(replica_set).get(names.SERVE_REPLICAS_ANNOTATION) != str(order.replicas):
         await _annotate(context, replica_set, {names.SERVE_REPLICAS_ANNOTATION: str(order.replicas)})

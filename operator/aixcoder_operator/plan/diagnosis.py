@@ -60,7 +60,8 @@ def _causes(unit: UnitView, wish: int, gpu: GpuRequest, now: datetime) -> Iterat
     workers = [pod for pod in unit.workers if not is_ready(pod)]
     yield from _refused(unit)
     yield from _unschedulable(workers, wish, gpu)
-    pods = [*([unit.head] if unit.head else []), *workers]
+    # How a head that is ready now ended once says nothing of today.
+    pods = [*([unit.head] if unit.head and not is_ready(unit.head) else []), *workers]
     for cause in (_image, _out_of_memory, _configuration):
         for pod in pods:
             yield from cause(pod)
@@ -94,10 +95,12 @@ def _unschedulable(workers: list[Object], wish: int, gpu: GpuRequest) -> Iterato
     stuck = [message for pod in workers if (message := _unschedulable_message(pod)) is not None]
     if not stuck:
         return
-    if gpu.resource is not None and gpu.resource in stuck[0]:
+    # The resource's name alone could also be that of a taint.
+    gpuless = [message for message in stuck if f"Insufficient {gpu.resource}" in message]
+    if gpuless:
+        wanted = f"{gpu.count} free {gpu.resource}"
         yield Reason(
-            "InsufficientGPU",
-            f"{len(stuck)} of {wish} replicas wait for a node with {gpu.count} free {gpu.resource}; {_short(stuck[0])}",
+            "InsufficientGPU", f"{len(stuck)} of {wish} replicas wait for a node with {wanted}; {_short(gpuless[0])}"
         )
     yield Reason("Unschedulable", f"{len(stuck)} of {wish} replicas have no node; {_short(stuck[0])}")
 

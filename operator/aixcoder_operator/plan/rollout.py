@@ -213,5 +213,5 @@ def _stalled(observed: Observed, revision: str, given_up: bool, late: Late | Non
     return Reason(
         why.reason,
         f"revision {revision} was given up and its GPUs given back, the one before keeps serving. {why.message}. "
-        f"Change the spec, or the annotation {RESTART_ANNOTATION}, to try again",
+        f"To try again, change a field that makes new replicas or the annotation {RESTART_ANNOTATION}",
     )

@@ -11,7 +11,7 @@ import pytest
 
 from aixcoder_operator.api.objects import Object
 from aixcoder_operator.cluster.apply import Occupied
-from aixcoder_operator.cluster.client import Client, Invalid
+from aixcoder_operator.cluster.client import Client, Forbidden, Invalid
 from aixcoder_operator.cluster.events import EventRecorder
 from aixcoder_operator.cluster.probe import Prober
 from aixcoder_operator.context import Context
@@ -179,6 +179,19 @@ async def test_what_the_api_server_refuses_of_a_free_block_is_told(
     told = cluster.condition("Valid")
     assert (told["status"], told["reason"]) == ("False", "ObjectRefused")
     assert "Near" in told["message"]
+
+
+async def test_what_a_quota_refuses_is_told(
+    context: Context, namespace: str, make_parent: MakeParent, cluster: Cluster
+) -> None:
+    cluster.run("create", "quota", "no-pods", "--hard=pods=0")
+    make_parent()
+    with pytest.raises(Forbidden):
+        await settle(context, namespace)
+    told = cluster.condition("Valid")
+    assert (told["status"], told["reason"]) == ("False", "ObjectRefused")
+    assert "exceeded quota" in told["message"]
+    assert cluster.condition("Ready")["status"] == "False"
 
 
 async def test_a_suspended_resource_has_no_pods_and_is_ready(

@@ -55,6 +55,20 @@ CASES: dict[str, tuple[UnitView, str, str]] = {
         "PodConfigInvalid",
         'pod w: secret "tls" not found',
     ),
+    "a head that was killed once and is ready now": (
+        unit(
+            pod("w"),
+            head=pod("h", ready=True, age=30, container=ended("OOMKilled", 137)),
+            replicas={"w": says("loading", percent=40)},
+        ),
+        "ModelLoading",
+        "w has loaded 40 % of the model",
+    ),
+    "a toleration is missing for a taint named as the GPU": (
+        unit(pod("w", node=False, unschedulable="1 node(s) had untolerated taint {nvidia.com/gpu: }"), head=HEAD),
+        "Unschedulable",
+        "1 of 1 replicas have no node; 1 node(s) had untolerated taint {nvidia.com/gpu: }",
+    ),
     "killed at its memory limit": (
         unit(pod("w", container=ended("OOMKilled", 137)), head=HEAD),
         "OutOfMemory",

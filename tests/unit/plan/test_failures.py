@@ -175,7 +175,7 @@ def test_what_the_replicas_of_a_failed_revision_said_is_told_of_it_alone() -> No
     demo = failed("missing")
     assert demo.steps[-1] == "A* 1/1 | Ready AllReplicasReady | Stalled ModelNotFound"
     assert demo.condition("Stalled").startswith("ModelNotFound: revision demo-")
-    assert "not ready within 600 s: /models: no config.json. Change the spec" in demo.condition("Stalled")
+    assert "not ready within 600 s: /models: no config.json. To try again, change" in demo.condition("Stalled")
     demo.change(replicas=2)
     assert demo.run()[0] == "A* 1/2 | Ready Starting | Stalled ModelNotFound"
 
