@@ -45,7 +45,7 @@ def test_ready_counts_for_the_present_generation(observed: int, status: str, exp
 
 
 def node(*, head: bool, state: str = "ALIVE") -> Json:
-    return {"raylet": {"isHeadNode": head, "state": state}}
+    return {"is_head_node": head, "state": state}
 
 
 def applications(status: str, *replicas: str) -> Json:
@@ -60,12 +60,12 @@ def applications(status: str, *replicas: str) -> Json:
         ([node(head=True)], applications("DEPLOYING"), set()),
         ([node(head=True), node(head=False, state="DEAD")], {}, set()),
         ([node(head=True), node(head=False)], {}, {"worker joined Ray"}),
-        ([node(head=True)], applications("DEPLOYING", "STARTING"), {"replica starting"}),
-        ([node(head=True)], applications("RUNNING", "RUNNING"), {"replica starting", "Serve running"}),
+        ([node(head=True)], applications("DEPLOYING", "STARTING"), {"replica asked for"}),
+        ([node(head=True)], applications("RUNNING", "RUNNING"), {"replica asked for", "Serve running"}),
     ],
 )
 def test_what_ray_tells(nodes: list[Json], serve: Json, expected: set[str]) -> None:
-    assert ray_parts({"data": {"summary": nodes}}, serve) == expected
+    assert ray_parts({"data": {"result": {"result": nodes}}}, serve) == expected
 
 
 @pytest.mark.parametrize(
