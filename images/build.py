@@ -49,7 +49,7 @@ class Storage:
 @contextmanager
 def storage() -> Iterator[Storage]:
     """An empty storage that is gone afterwards. It needs about 20 GB while the serving image is built."""
-    debian.install({"buildah": "buildah", "mmdebstrap": "mmdebstrap"})
+    debian.install({"buildah": "buildah"})
     folder = cache.root() / "images"
     folder.mkdir(parents=True, exist_ok=True)
     with cache.lock("images"):
@@ -133,6 +133,7 @@ def _debian_base(store: Storage) -> str:
 
 
 def _unpack_base(folder: Path) -> None:
+    debian.install({"mmdebstrap": "mmdebstrap"})
     with progress.step(f"Unpacking Debian {BASE_SUITE} with {', '.join(BASE_PACKAGES)} (80 s, once)"):
         progress.run(
             ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(BASE_PACKAGES)}",

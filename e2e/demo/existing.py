@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from e2e.cluster import progress
-from e2e.cluster.errors import ClusterError
+from e2e.cluster import debian, progress
+from e2e.cluster.errors import ClusterError, NotAvailableError
 from e2e.demo import local
 from e2e.demo.kubernetes import Kubernetes
 from e2e.demo.release import GATEWAY_SERVICE, SYSTEM_NAMESPACE, Installation
@@ -56,8 +56,15 @@ def prepare(kubernetes: Kubernetes) -> Installation:
 def push(target: str) -> str:
     """Build the images of `images/`, push them and the tiny model to `target`; the tag, which only these sources have.
 
-    Raises NotAvailableError where buildah is missing and cannot be installed.
+    Raises ClusterError with the way out where buildah is missing and cannot be installed.
     """
+    try:
+        debian.install({"buildah": "buildah"})
+    except NotAvailableError as error:
+        raise ClusterError(
+            "The images are built by buildah, which is neither here nor to be had: on a machine with it run "
+            f"`make images CLUSTER=existing IMAGE_REGISTRY={target}`, then here the command that it prints."
+        ) from error
     tag = local.sources_tag()
     with build.storage() as store, tempfile.TemporaryDirectory(prefix="aixcoder-demo-") as folder:
         for name in build.IMAGES:
