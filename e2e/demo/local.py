@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from e2e.cluster import cache, progress
-from e2e.cluster.local import GATEWAY_FORWARD, LocalCluster
+from e2e.cluster.local import GATEWAY_FORWARD, LocalCluster, check_machine
 from e2e.demo.kubernetes import Json
 from e2e.demo.release import NAMESPACE, RELEASE, REPOSITORY, SYSTEM_NAMESPACE, Installation
 from e2e.images import aixcoder, dependencies, model, oci
@@ -52,6 +52,7 @@ def prepare_full(cluster: LocalCluster) -> Installation:
 
 def beside_cluster(cluster: LocalCluster, make: Callable[[], T]) -> T:
     """What `make` returns; the cluster comes up meanwhile."""
+    check_machine()  # before anything is made for a cluster that cannot be
     with ThreadPoolExecutor(max_workers=1) as beside:
         coming = beside.submit(make)
         with progress.step("Kubernetes on this machine"):
