@@ -16,11 +16,11 @@ for entry in os.listdir("/proc"):
     if entry.isdecimal():
         try:
             line = open(f"/proc/{entry}/cmdline").read().replace(chr(0), " ")
+            if sys.argv[1] in line and int(entry) != os.getpid():
+                os.kill(int(entry), 9)
+                print(entry)
         except OSError:
-            continue
-        if sys.argv[1] in line and int(entry) != os.getpid():
-            os.kill(int(entry), 9)
-            print(entry)
+            continue  # it ended by itself, or with its parent
 """
 
 
