@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -49,7 +49,9 @@ class Tally:
 
     def line(self, what: str) -> str:
         """As one JSON line, for the record."""
-        return json.dumps({"load": what, "completed": self.completed, **asdict(self)})
+        # Not asdict: it makes a Counter of pairs out of a Counter (Python 3.11).
+        seen = {name: getattr(self, name) for name in ("unary", "streams", "failed", "cut", "longest_gap_s")}
+        return json.dumps({"load": what, "completed": self.completed, **seen, "reasons": dict(self.reasons)})
 
 
 class Load:
