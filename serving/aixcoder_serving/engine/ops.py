@@ -71,11 +71,11 @@ class Ops(Protocol):
         ...
 
     def linear(self, x: Tensor, weight: Any) -> Tensor:
-        """x (T, K) times the packed weight's transpose: (T, N)."""
+        """Multiply x (T, K) by the packed weight's transpose: (T, N)."""
         ...
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """x / sqrt(mean(x²) + eps) in float32, rounded to the dtype, times weight (width,), as transformers does."""
+        """Return x / sqrt(mean(x²) + eps), in float32, rounded to the dtype, times weight (width,), as transformers."""
         ...
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -95,7 +95,7 @@ class Ops(Protocol):
         ...
 
     def rope_and_store(self, qkv: Tensor, batch: Batch, cache: Any, rotary: Rotary, kv_heads: int) -> Tensor:
-        """qkv (T, (H + 2 G) D): rotates q and k, stores k and v in the cache, returns q (T, H, D)."""
+        """Of qkv (T, (H + 2 G) D) rotate q and k, store k and v in the cache, return q (T, H, D)."""
         ...
 
     def attend(self, q: Tensor, batch: Batch, cache: Any) -> Tensor:

@@ -129,7 +129,7 @@ class TransformersEngine:
     def _count(self, load_percent: int | None = None, **more: int) -> None:
         """Add to counters, set the percentage."""
         with self._change:
-            changes: dict[str, int] = {name: getattr(self._stats, name) + n for name, n in more.items()}
+            changes: dict[str, Any] = {name: getattr(self._stats, name) + n for name, n in more.items()}
             if load_percent is not None:
                 changes["load_percent"] = load_percent
             self._stats = replace(self._stats, **changes)
