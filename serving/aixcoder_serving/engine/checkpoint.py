@@ -8,19 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from aixcoder_serving.engine.interface import LoadFailed
+from aixcoder_serving.engine.shape import LlamaShape, read
 
 _INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Llama model's folder. `max_positions` in tokens; `dtype` is None where config.json names none."""
+    """A Llama model's folder. `files` hold the weights; `dtype` is None where config.json names none."""
 
     path: Path
-    vocabulary_size: int
-    max_positions: int
+    shape: LlamaShape
     dtype: str | None
+    files: tuple[Path, ...]
     weight_bytes: int
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Ids that the model knows; the tokenizer may have fewer."""
+        return self.shape.vocabulary_size
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence, in tokens."""
+        return self.shape.max_positions
 
 
 def inspect(model_path: str) -> Checkpoint:
@@ -32,19 +43,17 @@ def inspect(model_path: str) -> Checkpoint:
     if not config_file.is_file():
         raise LoadFailed("ModelNotFound", f"{config_file} is not there: check the model's source and path")
     config = _object(config_file)
-    if "LlamaForCausalLM" not in config.get("architectures", []):
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or "LlamaForCausalLM" not in architectures:
         raise LoadFailed("ModelInvalid", f"{config_file} names no LlamaForCausalLM: this is not an aiXcoder model")
-    weights = _weights(path)
-    try:
-        return Checkpoint(
-            path=path,
-            vocabulary_size=int(config["vocab_size"]),
-            max_positions=int(config["max_position_embeddings"]),
-            dtype=config.get("dtype") or config.get("torch_dtype"),
-            weight_bytes=sum(file.stat().st_size for file in weights),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise LoadFailed("ModelInvalid", f"{config_file}: {error!r} is missing or no number") from error
+    files = _weights(path)
+    return Checkpoint(
+        path=path,
+        shape=read(config, str(config_file)),
+        dtype=config.get("dtype") or config.get("torch_dtype"),
+        files=tuple(files),
+        weight_bytes=sum(file.stat().st_size for file in files),
+    )
 
 
 def _weights(path: Path) -> list[Path]:
@@ -67,6 +76,8 @@ def _weights(path: Path) -> list[Path]:
 def _object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LoadFailed("ModelInvalid", f"{file} can not be read: {error.strerror}") from error
     except ValueError as error:
         raise LoadFailed("ModelInvalid", f"{file} is not JSON: {error}") from error
     if not isinstance(value, dict):

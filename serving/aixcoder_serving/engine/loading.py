@@ -12,8 +12,9 @@ from transformers import GenerationConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from aixcoder_serving.engine.checkpoint import Checkpoint
+from aixcoder_serving.engine.device import is_out_of_memory
 from aixcoder_serving.engine.interface import EngineSettings, LoadFailed
-from aixcoder_serving.engine.memory import host_bytes, require
+from aixcoder_serving.engine.memory import host_bytes, require, weight_bytes
 
 
 def load_model(checkpoint: Checkpoint, settings: EngineSettings, on_percent: Callable[[int], None]) -> LlamaForCausalLM:
@@ -23,11 +24,12 @@ def load_model(checkpoint: Checkpoint, settings: EngineSettings, on_percent: Cal
             "ModelInvalid",
             f"a length of {settings.max_model_length} is asked for; the model has {checkpoint.max_positions} positions",
         )
+    weights = weight_bytes(checkpoint.shape, settings.dtype)
     if settings.device == "cpu":
-        require(checkpoint, settings.dtype, host_bytes(), "this container")
+        require(weights=weights, available=host_bytes(), where="this container")
     else:
         free = sum(_free_bytes(settings.tensor_parallel_size).values())
-        require(checkpoint, settings.dtype, free, f"{settings.tensor_parallel_size} CUDA device(s)")
+        require(weights=weights, available=free, where=f"{settings.tensor_parallel_size} CUDA device(s)")
     try:
         with _progress(on_percent):
             model, info = LlamaForCausalLM.from_pretrained(
@@ -54,26 +56,6 @@ def load_model(checkpoint: Checkpoint, settings: EngineSettings, on_percent: Cal
     model.generation_config = GenerationConfig()
     model.eval()
     return model
-
-
-def check_device(settings: EngineSettings) -> None:
-    """Raise `LoadFailed` where the device is not there or not for this format. Never another device instead."""
-    if settings.device == "cpu":
-        if settings.dtype == "float16":
-            raise LoadFailed("DeviceNotFound", "float16 is not for cpu: ask for float32 or bfloat16")
-        return
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found < settings.tensor_parallel_size:
-        raise LoadFailed(
-            "DeviceNotFound",
-            f"{settings.tensor_parallel_size} CUDA device(s) are asked for and {found} are visible: "
-            "check the GPU resource, the driver and the runtime class, or ask for device cpu",
-        )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a fault is lack of memory; on CPU torch says so only in words."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -19,9 +19,11 @@ import torch
 from transformers import GenerationConfig, LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 from aixcoder_serving.engine.checkpoint import inspect
+from aixcoder_serving.engine.device import check_device, is_out_of_memory
 from aixcoder_serving.engine.dtype import choose
 from aixcoder_serving.engine.handle import RequestHandle
 from aixcoder_serving.engine.interface import (
+    Delta,
     EngineClosed,
     EngineSettings,
     EngineStats,
@@ -30,7 +32,7 @@ from aixcoder_serving.engine.interface import (
     LoadFailure,
     Sampling,
 )
-from aixcoder_serving.engine.loading import check_device, first_line, is_out_of_memory, load_model
+from aixcoder_serving.engine.loading import first_line, load_model
 from aixcoder_serving.engine.sampling import processors
 from aixcoder_serving.engine.stops import StopMatcher
 from aixcoder_serving.engine.validation import validate
@@ -237,7 +239,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers is not typ
             return
         # A vocabulary may be padded: an id without a piece has no bytes.
         trim = self._matcher.push(self._token_bytes[token] if token < len(self._token_bytes) else b"")
-        handle.emit(token, self._matcher.held if trim is None else trim)
+        handle.emit(Delta((token,), self._matcher.held if trim is None else trim))
         if trim is not None:
             self.finish = Finish("stop", self._tokens, trim_bytes=trim)
         elif token in sampling.stop_ids:

@@ -91,7 +91,7 @@ def test_cuda_asked_for_and_absent() -> None:
 
 def test_memory_that_is_not_there() -> None:
     """Torch's own allocator refuses; its words are recognised."""
-    from aixcoder_serving.engine.loading import is_out_of_memory
+    from aixcoder_serving.engine.device import is_out_of_memory
 
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**60, dtype=torch.uint8)

@@ -6,11 +6,17 @@ import pytest
 
 from aixcoder_serving.engine.checkpoint import inspect
 from aixcoder_serving.engine.interface import LoadFailed
+from aixcoder_serving.engine.shape import LlamaShape
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
     "vocab_size": 2048,
     "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-6,
     "torch_dtype": "bfloat16",
 }
 INDEX = "model.safetensors.index.json"
@@ -26,7 +32,8 @@ def _write(folder: Path, config: Any = CONFIG, files: dict[str, Any] | None = No
 def test_one_file(tmp_path: Path) -> None:
     found = inspect(_write(tmp_path))
     assert (found.vocabulary_size, found.max_positions, found.dtype) == (2048, 512, "bfloat16")
-    assert found.weight_bytes == 0
+    assert found.shape == LlamaShape(8, 16, 2, 4, 4, 2, 2048, 512, 1e-6)
+    assert (found.files, found.weight_bytes) == ((tmp_path / "model.safetensors",), 0)
 
 
 def test_shards(tmp_path: Path) -> None:
@@ -34,6 +41,7 @@ def test_shards(tmp_path: Path) -> None:
     files = {INDEX: index, "1.safetensors": "12345", "2.safetensors": "123", "3.safetensors": "not in the index"}
     found = inspect(_write(tmp_path, {**CONFIG, "dtype": "float32"}, files))
     assert (found.dtype, found.weight_bytes) == ("float32", 8)
+    assert [file.name for file in found.files] == ["1.safetensors", "2.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -46,8 +54,10 @@ def test_shards(tmp_path: Path) -> None:
         ("{", None, "ModelInvalid", "is not JSON"),
         ("[]", None, "ModelInvalid", "is not a JSON object"),
         ({**CONFIG, "architectures": ["GPT2LMHeadModel"]}, None, "ModelInvalid", "names no LlamaForCausalLM"),
-        ({"architectures": ["LlamaForCausalLM"]}, None, "ModelInvalid", "vocab_size"),
-        ({**CONFIG, "vocab_size": "many"}, None, "ModelInvalid", "many"),
+        ({**CONFIG, "architectures": None}, None, "ModelInvalid", "names no LlamaForCausalLM"),
+        ({**CONFIG, "architectures": 7}, None, "ModelInvalid", "names no LlamaForCausalLM"),
+        ({"architectures": ["LlamaForCausalLM"]}, None, "ModelInvalid", "config.json: hidden_size is missing"),
+        ({**CONFIG, "vocab_size": "many"}, None, "ModelInvalid", "config.json: vocab_size is 'many'"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, config: Any, files: Any, reason: str, message: str) -> None:

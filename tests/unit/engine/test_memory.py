@@ -1,45 +1,170 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from aixcoder_serving.engine.checkpoint import Checkpoint
-from aixcoder_serving.engine.interface import LoadFailed
-from aixcoder_serving.engine.memory import host_bytes, require
+from aixcoder_serving.engine.interface import EngineSettings, LoadFailed
+from aixcoder_serving.engine.memory import (
+    available_bytes,
+    cache_blocks,
+    host_bytes,
+    require,
+    weight_bytes,
+    workspace_bytes,
+)
+from aixcoder_serving.engine.shape import LlamaShape
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
+AIXCODER = LlamaShape(4096, 14464, 32, 32, 8, 128, 49152, 32768, 1e-5)
 
 
 @pytest.mark.parametrize(
-    ("stored", "dtype", "available", "needed"),
+    ("dtype", "size", "rank", "expected"),
     [
-        ("bfloat16", "bfloat16", 15, None),
-        ("bfloat16", "bfloat16", 13, "14.0"),
-        ("bfloat16", "float32", 27, "28.0"),
-        ("bfloat16", "float32", 28, None),
-        ("float32", "float16", 7, None),
-        ("float32", "float16", 6, "7.0"),
-        (None, "float32", 13, "14.0"),
-        (None, "bfloat16", 7, None),
+        # 2 · 49152 · 4096 + 32 · (4096 · (4096 + 2048) + 4096² + 3 · 4096 · 14464 + 2 · 4096) + 4096
+        ("bfloat16", 1, None, 2 * 7_432_572_928),
+        ("float32", 1, 0, 4 * 7_432_572_928),
+        # The norms, 65 of them, are on every rank.
+        ("bfloat16", 2, 0, 7_432_572_928 + 65 * 4096),
+        ("bfloat16", 2, None, 2 * 7_432_572_928 + 2 * 65 * 4096),
     ],
 )
-def test_require(stored: str | None, dtype: str, available: int, needed: str | None) -> None:
-    checkpoint = Checkpoint(Path("m"), 10, 10, stored, weight_bytes=14 * GIB)
-    if needed is None:
-        require(checkpoint, dtype, available * GIB, "here")
-        return
-    message = f"the weights need {needed} GiB as {dtype} and here has {available}.0 GiB"
+def test_weight_bytes(dtype: str, size: int, rank: int | None, expected: int) -> None:
+    assert weight_bytes(AIXCODER, dtype, size, rank) == expected
+
+
+def test_ranks_without_ids_have_less() -> None:
+    shape = LlamaShape(8, 8, 1, 8, 8, 2, 9, 32, 1e-5)
+    ranks = [weight_bytes(shape, "float32", 8, rank) for rank in range(8)]
+    assert [each - ranks[-1] for each in ranks] == [4 * 2 * 2 * 8] * 4 + [4 * 2 * 8] + [0] * 3
+    assert sum(ranks) == weight_bytes(shape, "float32", 8)
+
+
+def test_workspace_bytes() -> None:
+    """A chunk of 512 tokens and 8 logits rows of the 7 B model: some 45 MiB, on two ranks the split part is halved."""
+    one = 512 * (3 * 4096 + 4 * 14464) * 2 + 8 * 49152 * 10
+    two = 512 * (3 * 4096 + 2 * 14464) * 2 + 8 * 24576 * 10
+    assert workspace_bytes(AIXCODER, "bfloat16", 1, tokens=512, rows=8) == one
+    assert workspace_bytes(AIXCODER, "bfloat16", 2, tokens=512, rows=8) == two
+
+
+def test_what_fits_is_let_through() -> None:
+    require(weights=13 * GIB, cache=2 * GIB, workspace=GIB, available=16 * GIB, where="here")
+
+
+@pytest.mark.parametrize(
+    ("cache", "workspace", "message"),
+    [
+        (0, 0, "the model needs 15.5 GiB of memory (the weights 15.5 GiB) and here has 15.0 GiB: give it"),
+        (2 * GIB, 0, "needs 17.5 GiB of memory (the weights 15.5 GiB, the cache 2.0 GiB) and here has 15.0 GiB"),
+        (GIB, 300 * MIB, "(the weights 15.5 GiB, the cache 1.0 GiB, one step 300.0 MiB)"),
+    ],
+)
+def test_what_does_not_fit(cache: int, workspace: int, message: str) -> None:
+    with pytest.raises(LoadFailed) as failed:
+        require(weights=31 * GIB // 2, cache=cache, workspace=workspace, available=15 * GIB, where="here")
+    assert failed.value.reason == "OutOfMemory"
+    assert message in str(failed.value)
+
+
+CPU = EngineSettings("m", device="cpu", max_model_length=1000, max_concurrent_sequences=10, block_size=16)
+CUDA = replace(CPU, device="cuda")
+BLOCK = MIB
+
+
+@pytest.mark.parametrize(
+    ("settings", "free", "expected"),
+    [
+        pytest.param(CPU, 10_000 * MIB, 10 * 63 + 1, id="cpu: all that can run at once"),
+        pytest.param(CPU, 1000 * MIB, 250, id="cpu: a quarter of what is free"),
+        pytest.param(CPU, 100 * MIB, 64, id="cpu: one sequence and a block"),
+        pytest.param(CPU, 64 * MIB, 64, id="cpu: just one sequence and a block"),
+        pytest.param(replace(CPU, tensor_parallel_size=2), 1000 * MIB, 125, id="cpu: ranks share the container"),
+        pytest.param(replace(CPU, max_model_length=1008), 100 * MIB, 64, id="a whole number of blocks"),
+        pytest.param(replace(CPU, block_size=32), 100 * MIB, 33, id="larger blocks"),
+        pytest.param(CUDA, 1000 * MIB, 900, id="cuda: nine tenths"),
+        pytest.param(replace(CUDA, tensor_parallel_size=2), 1000 * MIB, 900, id="cuda: each rank its device"),
+        pytest.param(CUDA, 66 * MIB, 64, id="cuda: one sequence and a block"),
+        pytest.param(replace(CPU, cache_tokens=160), 1000 * MIB, 10, id="what was asked for, be it little"),
+        pytest.param(replace(CPU, cache_tokens=161), 1000 * MIB, 11, id="what was asked for, rounded up"),
+        pytest.param(replace(CUDA, cache_tokens=16000), 1000 * MIB, 1000, id="what was asked for, all that is free"),
+    ],
+)
+def test_cache_blocks(settings: EngineSettings, free: int, expected: int) -> None:
+    assert cache_blocks(settings, BLOCK, free) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "free", "message"),
+    [
+        (CPU, 64 * MIB - 1, "one sequence of max_model_length 1000 needs 64.0 MiB of memory and 64.0 MiB are free"),
+        (CPU, -5, "needs 64.0 MiB of memory and 0.0 MiB are free beside the weights"),
+        (replace(CPU, tensor_parallel_size=2), 100 * MIB, "needs 128.0 MiB of memory and 100.0 MiB are free"),
+        (CUDA, 10 * MIB, "max_model_length 1000 needs 64.0 MiB"),
+        (replace(CPU, cache_tokens=32_000), 1000 * MIB, "cache_tokens 32000 needs 2.0 GiB of memory and 1000.0 MiB"),
+    ],
+)
+def test_too_little_for_a_cache(settings: EngineSettings, free: int, message: str) -> None:
     with pytest.raises(LoadFailed, match=message) as failed:
-        require(checkpoint, dtype, available * GIB, "here")
+        cache_blocks(settings, BLOCK, free)
     assert failed.value.reason == "OutOfMemory"
 
 
+V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/memory"
+UNLIMITED_V1 = "9223372036854771712\n"
+
+
+def _machine(root: Path, files: dict[str, str]) -> Path:
+    """2 MiB, of which 1 MiB can be had."""
+    for name, text in {"proc/meminfo": "MemTotal:  2048 kB\nMemAvailable:  1024 kB\n", **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
 @pytest.mark.parametrize(
-    ("limit", "expected"), [(None, 2048), ("max\n", 2048), ("1024\n", 1024), ("9999999999\n", 2048)]
+    ("files", "expected"),
+    [
+        pytest.param({}, 2 * MIB, id="no control group"),
+        pytest.param({f"{V2}/memory.max": "max\n"}, 2 * MIB, id="version 2, no limit"),
+        pytest.param({f"{V2}/memory.max": "1024\n"}, 1024, id="version 2"),
+        pytest.param({f"{V2}/memory.max": "9999999999\n"}, 2 * MIB, id="a limit above the machine"),
+        pytest.param({f"{V1}/memory.limit_in_bytes": "2048\n"}, 2048, id="version 1"),
+        pytest.param({f"{V1}/memory.limit_in_bytes": UNLIMITED_V1}, 2 * MIB, id="version 1, no limit"),
+    ],
 )
-def test_host_bytes(tmp_path: Path, limit: str | None, expected: int) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal:  2 kB\nMemFree:  1 kB\n")
-    if limit is not None:
-        (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
-        (tmp_path / "sys/fs/cgroup/memory.max").write_text(limit)
-    assert host_bytes(tmp_path) == expected
+def test_host_bytes(tmp_path: Path, files: dict[str, str], expected: int) -> None:
+    assert host_bytes(_machine(tmp_path, files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param({}, MIB, id="no control group"),
+        pytest.param({f"{V2}/memory.max": "max\n", f"{V2}/memory.current": "5000\n"}, MIB, id="version 2, no limit"),
+        pytest.param({f"{V2}/memory.max": "9000\n", f"{V2}/memory.current": "5000\n"}, 4000, id="version 2"),
+        pytest.param(
+            {
+                f"{V2}/memory.max": "9000\n",
+                f"{V2}/memory.current": "5000\n",
+                f"{V2}/memory.stat": "anon 3500\ninactive_file 1000\nactive_file 500\nshmem 7\n",
+            },
+            5500,
+            id="the page cache is free",
+        ),
+        pytest.param(
+            {
+                f"{V1}/memory.limit_in_bytes": "9000\n",
+                f"{V1}/memory.usage_in_bytes": "5000\n",
+                f"{V1}/memory.stat": "active_file 1\ntotal_active_file 500\ntotal_inactive_file 1000\n",
+            },
+            5500,
+            id="version 1",
+        ),
+        pytest.param({f"{V1}/memory.limit_in_bytes": UNLIMITED_V1}, MIB, id="version 1, no limit"),
+        pytest.param({f"{V2}/memory.max": "9000\n", f"{V2}/memory.current": "9100\n"}, 0, id="nothing left"),
+        pytest.param({f"{V2}/memory.max": f"{2 * MIB}", f"{V2}/memory.current": "10"}, MIB, id="the machine has less"),
+    ],
+)
+def test_available_bytes(tmp_path: Path, files: dict[str, str], expected: int) -> None:
+    assert available_bytes(_machine(tmp_path, files)) == expected

@@ -1,0 +1,20 @@
+"""An engine of one rank: there is nobody to talk to."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class OneRank:
+    """`Collectives` of a single rank."""
+
+    rank = 0
+    size = 1
+
+    def all_reduce(self, x: Tensor) -> Tensor:
+        """See `Collectives`."""
+        return x
+
+    def all_gather(self, x: Tensor) -> Tensor:
+        """See `Collectives`."""
+        return x.unsqueeze(0)
