@@ -30,6 +30,7 @@ DEFAULT_GPUS = 8
 GATEWAY_FORWARD = "gateway"
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _UP_SECONDS = 180.0
+_GONE_SECONDS = 2.0
 _PACKAGES = {
     "ip": "iproute2",
     "mount": "mount",
@@ -180,7 +181,7 @@ class LocalCluster:
 
     def _wait_until_ready(self) -> None:
         told = 0
-        start = time.monotonic()
+        start = alive = time.monotonic()
         while True:
             status = control.ask(self.layout, "status")
             for text, seconds in (status or {"steps": []})["steps"][told:]:
@@ -190,7 +191,10 @@ class LocalCluster:
                 raise ClusterError(f"The cluster {self.layout.name} did not come up. {status['error']}")
             if status and status["phase"] == "ready":
                 return
-            if status is None and not processes.marked(self.layout.marker):
+            if status is not None or processes.marked(self.layout.marker):
+                alive = time.monotonic()
+            # A process has no environment for a moment while it becomes another program.
+            if time.monotonic() - alive > _GONE_SECONDS:
                 log = self.layout.logs / "supervisor.log"
                 raise ClusterError(f"The cluster's supervisor ended:\n{log.read_text().strip()}")
             if time.monotonic() - start > _UP_SECONDS:
