@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aixcoder_serving.engine.interface import Delta, Finish, GenerationFailed
 
 if TYPE_CHECKING:
-    from aixcoder_serving.engine.interface import Sampling
+    from aixcoder_serving.engine.interface import Sampling, TokenLogprobs
 
 
 class RequestHandle:
@@ -25,6 +25,8 @@ class RequestHandle:
         self._arrived = asyncio.Event()
         self._lock = threading.Lock()  # guards what follows
         self._token_ids: list[int] = []
+        self._logprobs: list[TokenLogprobs] = []
+        self._prompt_logprobs: list[TokenLogprobs] = []
         self._held_bytes = 0
         self._finish: Finish | None = None
         self._error: str | None = None
@@ -40,11 +42,13 @@ class RequestHandle:
             self.cancelled = True
             self._on_cancel(self)
 
-    def emit(self, token_id: int, held_bytes: int) -> None:
-        """Hand over one new token."""
+    def emit(self, delta: Delta) -> None:
+        """Hand over new tokens."""
         with self._lock:
-            self._token_ids.append(token_id)
-            self._held_bytes = held_bytes
+            self._token_ids += delta.token_ids
+            self._logprobs += delta.logprobs
+            self._prompt_logprobs += delta.prompt_logprobs
+            self._held_bytes = delta.held_bytes
         self._wake()
 
     def end(self, finish: Finish) -> None:
@@ -65,10 +69,13 @@ class RequestHandle:
             await self._arrived.wait()
             self._arrived.clear()
             with self._lock:
-                token_ids, self._token_ids = tuple(self._token_ids), []
-                held, finish, error = self._held_bytes, self._finish, self._error
-            if token_ids:
-                yield Delta(token_ids, held)
+                delta = Delta(
+                    tuple(self._token_ids), self._held_bytes, tuple(self._logprobs), tuple(self._prompt_logprobs)
+                )
+                self._token_ids, self._logprobs, self._prompt_logprobs = [], [], []
+                finish, error = self._finish, self._error
+            if delta.token_ids or delta.prompt_logprobs:
+                yield delta
             if error is not None:
                 raise GenerationFailed(error)
             if finish is not None:

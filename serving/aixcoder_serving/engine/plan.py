@@ -52,11 +52,17 @@ class Sampled:
     """What one `Work` with `sample` gave: the accepted drafts and one more token.
 
     `logprobs` is empty or has one entry a token. `prompt_logprobs`: of the prompt tokens at `start + 1` and after.
+    `broken`: the model gave no distribution to choose the next token from (NaN); `token_ids` is what came before.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    broken: bool = False
+
+
+NOTHING = Sampled(())
+"""What a `Work` gives that asks for no token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,101 @@
+"""What a step costs, in milliseconds, measured at the start; and how many tokens a budget of milliseconds buys.
+
+A step of T query tokens that together read R cached positions takes
+  max(floor, base + per_token * T) + per_read * R
+The floor is what reading all weights once takes: below it tokens are free. R = sum over the query tokens of the
+positions each attends to.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aixcoder_serving.engine.interface import Sampling
+from aixcoder_serving.engine.plan import Admission, Plan, Work
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The four measured numbers, in milliseconds."""
+
+    floor: float
+    base: float
+    per_token: float
+    per_read: float
+
+    def milliseconds(self, tokens: int, reads: int) -> float:
+        """A step's time."""
+        return max(self.floor, self.base + self.per_token * tokens) + self.per_read * reads
+
+    def affordable(self, budget: float, tokens: int, reads: int, start: int) -> int:
+        """Tokens from position `start` on that fit into `budget` ms beside `tokens` and `reads` planned already."""
+        left = budget - self.base - self.per_token * tokens - self.per_read * reads
+        if left <= 0 or self.floor + self.per_read * reads > budget:
+            return 0
+        # Of the n more tokens, token i reads start + i + 1 positions: per_read / 2 * n² + slope * n <= left.
+        slope = self.per_token + self.per_read * (start + 0.5)
+        return math.floor(2 * left / (slope + math.sqrt(slope * slope + 2 * self.per_read * left)))
+
+
+@dataclass
+class Room:
+    """What is left of one step while it is planned. `most`: the query tokens that a step can hold."""
+
+    cost: Cost
+    budget: float
+    most: int
+    tokens: int = 0
+    reads: int = 0
+
+    def take(self, start: int, count: int) -> None:
+        """Plan `count` tokens from position `start` on."""
+        self.tokens += count
+        self.reads += count * start + count * (count + 1) // 2
+
+    def left(self, start: int) -> int:
+        """How many more tokens fit, the first of them at position `start`."""
+        return max(min(self.cost.affordable(self.budget, self.tokens, self.reads, start), self.most - self.tokens), 0)
+
+
+_CONTEXT = 2048  # far enough that reading it shows beside the rest of a step
+_REPEATS = 3
+
+
+def measure(run: Callable[[Plan], object], *, budget_ms: float, most: int, max_length: int, block_size: int) -> Cost:
+    """Time steps of growing size on an engine that has no request yet; it writes into the first blocks of the cache.
+
+    `most`: the query tokens that a step can hold. Ends at the first size that takes more than the budget.
+    """
+
+    def milliseconds(start: int, count: int) -> float:
+        length = start + count
+        blocks = tuple(range(-(-length // block_size)))
+        admission = Admission(0, (0,) * length, Sampling(), 0)
+        plan = Plan(0, (admission,), (), (Work(0, start, count, sample=True, blocks=blocks),))
+        run(plan)
+        times = []
+        for _ in range(_REPEATS):
+            begin = time.perf_counter()
+            run(plan)
+            times.append((time.perf_counter() - begin) * 1000)
+            if times[-1] > budget_ms:
+                break
+        return statistics.median(times)
+
+    floor = milliseconds(0, 1)
+    small, large = 1, 1
+    small_ms, large_ms = floor, floor
+    while large < min(most, max_length) and large_ms < budget_ms:
+        small, small_ms = large, large_ms
+        large = min(large * 4, most, max_length)
+        large_ms = milliseconds(0, large)
+    per_token = max((large_ms - small_ms) / max(large - small, 1), floor * 1e-4, 1e-6)
+    base = max(large_ms - per_token * large, 0.0)
+    per_read = 0.0
+    if (context := min(_CONTEXT, max_length - small)) > 0:
+        per_read = max(milliseconds(context, small) - small_ms, 0.0) / (small * context)
+    return Cost(floor, base, per_token, per_read)

@@ -1,0 +1,259 @@
+"""Who computes what in the next step. Decides only: no tensor, no clock, no thread.
+
+A step is filled in this order, as far as its budget of milliseconds goes:
+1. each decoding request its one token: nobody's next token waits for anybody's prompt;
+2. prompts, chunk by chunk: those that have not moved for `AGE_SECONDS` first, then the fewest tokens left. A waiting
+   request gets a slot with its first chunk, where the blocks for its prompt and all of `max_tokens` can be reserved, so
+   that what has started always ends;
+3. drafts, with what is left.
+
+A request whose next block is being computed by another one is parked until that block is there, or its owner is gone.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Generator, Sequence
+from contextlib import closing
+
+from aixcoder_serving.engine.blocks import BlockPool
+from aixcoder_serving.engine.cost import Cost, Room
+from aixcoder_serving.engine.plan import Admission, Plan, Work
+from aixcoder_serving.engine.prefix import NO_MATCH, Match
+from aixcoder_serving.engine.request import Request
+from aixcoder_serving.engine.waiting import WaitingQueue
+
+AGE_SECONDS = 0.4
+"""A tenth of a second less than the 500 ms that none shall wait for its first chunk: two steps may be under way."""
+
+MOST_ROWS = 256
+"""Rows of logits in one step, drafts included: a row is as wide as the vocabulary."""
+
+_REFUSALS = 4  # requests that may be tried after a shorter one that does not fit into the cache
+
+
+class Scheduler:
+    """The queues, the slots and the blocks."""
+
+    def __init__(self, pool: BlockPool, *, slots: int, budget_ms: float, cost: Cost, most_tokens: int) -> None:
+        """`budget_ms` and `most_tokens` bound a step; it samples from no more than `MOST_ROWS` rows, or one a slot."""
+        self.pool = pool
+        self.running: dict[int, Request] = {}
+        """By slot."""
+        self.waiting = WaitingQueue()
+        self.prefix_query_tokens = 0
+        self.prefix_hit_tokens = 0
+        self.recomputed_evicted = 0
+        self._budget_ms = budget_ms
+        self._cost = cost
+        self._most_tokens = most_tokens
+        self._free_slots = list(range(slots))
+        self._computing: dict[bytes, Request] = {}
+        self._step = 0
+
+    def add(self, request: Request) -> None:
+        """Queue a valid request."""
+        self.waiting.add(request, len(request.prompt) - self._match(request).tokens)
+
+    def plan(self, now: float) -> Plan | None:
+        """The next step, or None where there is nothing to do. `now` in seconds of the requests' clock."""
+        room = Room(self._cost, self._budget_ms, self._most_tokens)
+        work: list[Work] = []
+        admissions: list[Admission] = []
+        copies: list[tuple[int, int]] = []
+
+        sampling = [(request, 1) for request in self.running.values() if request.decoding]
+        for request, _ in sampling:
+            room.take(request.computed, 1)
+
+        with closing(self._by_need(now)) as candidates:
+            for request, match in candidates:
+                # However full the step is, the most urgent prompt moves by a block.
+                least = 0 if admissions or work else self.pool.block_size
+                if max(room.left(request.computed), least) == 0:
+                    break
+                if match is not None:
+                    self._admit(request, match, admissions, copies)
+                left = len(request.tokens) - request.computed
+                count = max(min(left, max(room.left(request.computed), least)), 1)
+                room.take(request.computed, count)
+                if count == left:
+                    sampling.append((request, count))
+                else:
+                    work.append(self._work(request, count, sample=False))
+
+        spare_rows = MOST_ROWS - len(sampling)
+        for request, count in sampling:
+            wanted = min(spare_rows, request.sampling.max_tokens - request.generated - 1)
+            limit = min(room.left(request.computed + count), wanted) if wanted > 0 else 0
+            draft = request.drafter.propose(limit) if limit > 0 else ()
+            room.take(request.computed + count, len(draft))
+            spare_rows -= len(draft)
+            work.append(self._work(request, count, sample=True, draft=draft))
+
+        for source, _ in copies:
+            self.pool.release_source(source)
+        if not work:
+            return None
+        for item in work:
+            self.running[item.slot].progressed = now
+        self._step += 1
+        return Plan(self._step, tuple(admissions), tuple(copies), tuple(work))
+
+    def advance(self, request: Request, work: Work, accepted: int, tokens: Sequence[int]) -> None:
+        """A step is done: `accepted` of its drafts were right, and `tokens` are the request's next ones."""
+        first = not request.generated and bool(tokens)
+        request.tokens.extend(tokens)
+        # A stop can come before the last draft that was accepted.
+        request.computed = min(work.start + work.count - len(work.draft) + accepted, len(request.tokens))
+        self._publish(request)
+        if first:  # the next keystroke can come while this one is being answered
+            self._publish_tail(request)
+
+    def remove(self, request: Request) -> None:
+        """A request is at its end, in whatever state; what it computed stays matchable."""
+        request.done = True
+        if request in self.waiting:
+            self.waiting.remove(request)
+        if request.slot is None:
+            return
+        del self.running[request.slot]
+        heapq.heappush(self._free_slots, request.slot)
+        self._publish_tail(request)
+        self.pool.release(request.blocks)
+        self.pool.unreserve(request.reserved)
+        for block in request.hashes[request.published :]:
+            self._not_computing(block, request)
+        request.slot, request.blocks, request.reserved = None, [], 0
+
+    def _by_need(self, now: float) -> Generator[tuple[Request, Match | None]]:
+        """Requests with a prompt to compute, most urgent first; with what the cache has where they have no slot yet."""
+        before = now - AGE_SECONDS
+        prefilling = [request for request in self.running.values() if not request.decoding]
+        young = sorted((r for r in prefilling if r.progressed > before), key=_urgency, reverse=True)
+        for request in sorted((r for r in prefilling if r.progressed <= before), key=lambda r: r.progressed):
+            yield request, None
+        refusals = 0
+        for request in self.waiting.aged(before):
+            match = self._admissible(request)
+            if match is not None:
+                yield request, match
+            elif request.parked_on is None:
+                refusals = _REFUSALS  # nobody overtakes it: what ends next makes room for it
+                break
+        with closing(self.waiting.shortest()) as waiting:
+            for request in waiting:
+                if refusals == _REFUSALS or not self._free_slots:
+                    break
+                while young and _urgency(young[-1]) <= request.uncached:
+                    yield young.pop(), None
+                match = self._admissible(request)
+                if match is not None:
+                    yield request, match
+                elif request.parked_on is None:
+                    refusals += 1
+        for request in reversed(young):
+            yield request, None
+
+    def _admissible(self, request: Request) -> Match | None:
+        """What the cache has for a waiting request, where it can start now.
+
+        Parks it where another one is computing its next block.
+        """
+        if not self._free_slots:
+            return None
+        match = self._match(request)
+        known = len(match.blocks)
+        if known < len(request.hashes) and request.sampling.prompt_logprobs is None:
+            owner = self._computing.get(request.hashes[known])
+            if owner is not None:
+                request.uncached = len(request.prompt) - match.tokens
+                owner.boost = min(owner.boost, request.uncached)
+                self.waiting.park(request, request.hashes[known])
+                return None
+        for usable in (match, match.without_partial()):
+            if self.pool.can_reserve(self._blocks_for(request) - known, usable):
+                return usable
+        return None
+
+    def _admit(
+        self, request: Request, match: Match, admissions: list[Admission], copies: list[tuple[int, int]]
+    ) -> None:
+        """Give a request a slot, the blocks that were found and a reservation for the others."""
+        self.waiting.remove(request)
+        self.pool.acquire(match)
+        request.reserved = self._blocks_for(request) - len(match.blocks)
+        self.pool.reserve(request.reserved)
+        request.slot = heapq.heappop(self._free_slots)
+        self.running[request.slot] = request
+        request.blocks = list(match.blocks)
+        request.published = len(match.blocks)
+        if match.partial is not None:
+            copies.append((match.partial[0], self._allocate(request)))
+        request.computed = request.cached = match.tokens
+        admissions.append(Admission(request.slot, request.prompt, request.sampling, request.seed))
+        self.prefix_query_tokens += len(request.prompt)
+        self.prefix_hit_tokens += match.tokens
+        for block in request.hashes[request.published :]:
+            self._computing.setdefault(block, request)
+            if self.pool.was_evicted(block):
+                self.recomputed_evicted += self.pool.block_size
+
+    def _work(self, request: Request, count: int, *, sample: bool, draft: tuple[int, ...] = ()) -> Work:
+        """A running request's part of a step, with the blocks that the ranks do not know yet."""
+        if request.slot is None:
+            raise RuntimeError("only a request with a slot can be part of a step")
+        end = request.computed + count + len(draft)
+        while len(request.blocks) * self.pool.block_size < end:
+            self._allocate(request)
+        blocks = tuple(request.blocks[request.told :])
+        request.told = len(request.blocks)
+        return Work(request.slot, request.computed, count + len(draft), sample, draft, blocks)
+
+    def _allocate(self, request: Request) -> int:
+        block = self.pool.allocate()
+        request.reserved -= 1
+        request.blocks.append(block)
+        return block
+
+    def _blocks_for(self, request: Request) -> int:
+        return -(-(len(request.prompt) + request.sampling.max_tokens) // self.pool.block_size)
+
+    def _match(self, request: Request) -> Match:
+        """All but the last token of the prompt may be found: what follows it has to be computed."""
+        if request.sampling.prompt_logprobs is not None:
+            return NO_MATCH
+        return self.pool.match(request.prompt, request.hashes, request.root, len(request.prompt) - 1)
+
+    def _publish(self, request: Request) -> None:
+        """Make the blocks matchable that a step completed."""
+        size = self.pool.block_size
+        while (request.published + 1) * size <= request.computed:
+            index = request.published
+            content = request.tokens[index * size : (index + 1) * size]
+            parent = request.hashes[index - 1] if index else request.root
+            if index == len(request.hashes):
+                request.hashes.append(self.pool.extend_hash(parent, content))
+            self.pool.publish(request.blocks[index], request.hashes[index], parent, content)
+            request.published += 1
+            self._not_computing(request.hashes[index], request)
+
+    def _publish_tail(self, request: Request) -> None:
+        """Make the computed part of the last page matchable, for copying."""
+        start = request.published * self.pool.block_size
+        if request.computed > start:
+            parent = request.hashes[request.published - 1] if request.published else request.root
+            content = request.tokens[start : request.computed]
+            self.pool.publish_partial(request.blocks[request.published], parent, content)
+
+    def _not_computing(self, block: bytes, request: Request) -> None:
+        """A block of its is there, or will not come: who waited for it goes on."""
+        if self._computing.get(block) is request:
+            del self._computing[block]
+            request.boost = math.inf
+            self.waiting.wake(block)
+
+
+def _urgency(request: Request) -> float:
+    return min(len(request.tokens) - request.computed, request.boost)

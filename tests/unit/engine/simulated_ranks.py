@@ -1,0 +1,92 @@
+"""Ranks without a model: the 'keys and values' of a position are a hash of all tokens up to it.
+
+A cache that holds anything else than it should gives other tokens than `completion`, the same arithmetic without cache.
+"""
+
+from collections.abc import Sequence
+
+from aixcoder_serving.engine.plan import Plan, Sampled, StepResult, Work
+
+VOCABULARY = 11
+EMPTY = -1
+
+
+def _mix(state: int, token: int) -> int:
+    return (state * 1_000_003 + token * 7919 + 12345) % (2**61 - 1)
+
+
+def _token(state: int, seed: int) -> int:
+    return (state >> 7 ^ seed) % VOCABULARY
+
+
+def completion(prompt: Sequence[int], seed: int, length: int) -> list[int]:
+    """What the engine must answer, one token at a time and alone."""
+    state, made = 0, list[int]()
+    for token in prompt:
+        state = _mix(state, token)
+    for _ in range(length):
+        made.append(_token(state, seed))
+        state = _mix(state, made[-1])
+    return made
+
+
+class SimulatedRanks:
+    """An `Executor`. Counts what it computes."""
+
+    def __init__(self, blocks: int, block_size: int, slots: int) -> None:
+        self.block_size = block_size
+        self.pages = [[EMPTY] * block_size for _ in range(blocks)]
+        self.tables: list[list[int]] = [[] for _ in range(slots)]
+        self.tokens: list[list[int]] = [[] for _ in range(slots)]
+        self.seeds = [0] * slots
+        self.plans: list[Plan] = []
+        self.computed = 0
+        self.fault: Exception | None = None
+        """Raised by the next step, half-way through."""
+
+    def run(self, plan: Plan) -> StepResult:
+        self.plans.append(plan)
+        for admission in plan.admissions:
+            self.tables[admission.slot] = []
+            self.tokens[admission.slot] = list(admission.prompt)
+            self.seeds[admission.slot] = admission.seed
+        for source, target in plan.copies:
+            self.pages[target] = list(self.pages[source])
+        assert len({work.slot for work in plan.work}) == len(plan.work), "a slot has one work a step"
+        results = []
+        for i, work in enumerate(plan.work):
+            if self.fault is not None and i == len(plan.work) // 2:
+                fault, self.fault = self.fault, None
+                raise fault
+            results.append(self._run(work))
+        return StepResult(tuple(results))
+
+    def _run(self, work: Work) -> Sampled:
+        table, tokens = self.tables[work.slot], self.tokens[work.slot]
+        table.extend(work.blocks)
+        known = work.start + work.count - len(work.draft)
+        assert work.count > 0
+        assert len(tokens) >= known, "every query token but a draft is known"
+        assert work.sample == (len(tokens) == known)
+        query = [*tokens[work.start : known], *work.draft]
+        state = self._read(table, work.start - 1) if work.start else 0
+        states = []
+        for position, token in enumerate(query, work.start):
+            state = _mix(state, token)
+            self.pages[table[position // self.block_size]][position % self.block_size] = state
+            states.append(state)
+        self.computed += work.count
+        if not work.sample:
+            return Sampled(())
+        made: list[int] = []
+        for i, state in enumerate(states[work.count - len(work.draft) - 1 :]):
+            made.append(_token(state, self.seeds[work.slot]))
+            if i < len(work.draft) and made[-1] != work.draft[i]:
+                break
+        tokens += made
+        return Sampled(tuple(made))
+
+    def _read(self, table: Sequence[int], position: int) -> int:
+        state = self.pages[table[position // self.block_size]][position % self.block_size]
+        assert state != EMPTY, "a position is read that was never computed"
+        return state

@@ -1,0 +1,343 @@
+"""The core over simulated ranks: whatever comes together, each request gets what it would get alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from aixcoder_serving.engine.cost import Cost
+from aixcoder_serving.engine.engine import EngineCore
+from aixcoder_serving.engine.interface import EngineClosed, EngineSettings, Finish, Sampling
+from aixcoder_serving.engine.messages import Output
+from tests.unit.engine.simulated_ranks import VOCABULARY, SimulatedRanks, completion
+
+LINEAR = Cost(floor=1.0, base=0.5, per_token=0.1, per_read=0.0)
+BYTES = tuple(bytes([97 + i]) for i in range(VOCABULARY))
+
+
+@dataclass
+class Answer:
+    ids: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+    error: str | None = None
+
+
+class Bench:
+    """An engine over simulated ranks with a clock of its own: 10 ms a step."""
+
+    def __init__(self, blocks: int = 64, slots: int = 4, budget_ms: float = 5.0, **options: Any) -> None:
+        settings = EngineSettings(
+            "", max_concurrent_sequences=slots, block_size=16, step_budget_ms=budget_ms, **options
+        )
+        self.now = 0.0
+        self.ranks = SimulatedRanks(blocks, settings.block_size, slots)
+        self.engine = EngineCore(
+            settings, BYTES, self.ranks, blocks=blocks, cost=LINEAR, most_tokens=64, clock=lambda: self.now
+        )
+        self.answers: dict[int, Answer] = {}
+
+    def submit(
+        self, prompt: Sequence[int], max_tokens: int = 8, *, draft: Sequence[int] = (), salt: str = "", **sampling: Any
+    ) -> int:
+        number = len(self.answers)
+        self.answers[number] = Answer()
+        wish = Sampling(max_tokens=max_tokens, seed=sampling.pop("seed", 0), **sampling)
+        self.take(self.engine.submit(number, tuple(prompt), wish, tuple(draft), salt))
+        return number
+
+    def cancel(self, number: int) -> None:
+        self.take(self.engine.cancel(number))
+
+    def step(self) -> None:
+        self.take(self.engine.step())
+        self.now += 0.01
+        self.engine.check_integrity()
+
+    def run(self, most: int = 10_000) -> int:
+        """Step until nothing is left; the number of steps."""
+        steps = 0
+        while self.engine.busy:
+            self.step()
+            steps += 1
+            assert steps < most, "the engine does not come to an end"
+        return steps
+
+    def take(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            answer = self.answers[output.request_id]
+            assert answer.finish is None, "nothing comes after the end"
+            assert answer.error is None, "nothing comes after the end"
+            answer.ids += output.token_ids
+            answer.finish, answer.error = output.finish, output.error
+
+
+def ids(length: int, start: int = 0) -> list[int]:
+    return [(start + i * i) % VOCABULARY for i in range(length)]
+
+
+def test_a_request_alone() -> None:
+    bench = Bench()
+    number = bench.submit(ids(40), 8)
+    bench.run()
+    assert bench.answers[number].ids == completion(ids(40), 0, 8)
+    assert bench.answers[number].finish == Finish("length", 8)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 32, 33, 200])
+def test_the_same_prompt_again_costs_one_token(length: int) -> None:
+    bench = Bench(drafting=False)
+    bench.submit(ids(length), 3)
+    bench.run()
+    before = bench.ranks.computed
+    number = bench.submit(ids(length), 3)
+    bench.run()
+    assert bench.answers[number].ids == completion(ids(length), 0, 3)
+    assert bench.answers[number].finish == Finish("length", 3, cached_tokens=length - 1)
+    assert bench.ranks.computed - before == 3, "the prompt's last token and two generated ones"
+
+
+def test_a_prompt_that_goes_on_after_a_completion_finds_it() -> None:
+    bench = Bench(drafting=False)
+    first = bench.submit(ids(21), 6)
+    bench.run()
+    typed = ids(21) + bench.answers[first].ids + [3]
+    number = bench.submit(typed, 2)
+    bench.run()
+    finish = bench.answers[number].finish
+    assert finish is not None
+    assert finish.cached_tokens == len(typed) - 2, "the last generated token was never computed"
+    assert bench.answers[number].ids == completion(typed, 0, 2)
+
+
+def test_two_salts_share_nothing() -> None:
+    bench = Bench()
+    bench.submit(ids(64), 2, salt="a")
+    bench.run()
+    number = bench.submit(ids(64), 2, salt="b")
+    bench.run()
+    assert bench.answers[number].finish == Finish("length", 2, cached_tokens=0)
+
+
+def test_reuse_off() -> None:
+    bench = Bench(prefix_caching=False)
+    bench.submit(ids(64), 2)
+    bench.run()
+    number = bench.submit(ids(64), 2)
+    bench.run()
+    assert bench.answers[number].finish == Finish("length", 2, cached_tokens=0)
+    assert bench.engine.stats().blocks_cached == 0
+
+
+def test_a_prompt_under_way_is_waited_for() -> None:
+    bench = Bench(drafting=False)
+    first = bench.submit(ids(200), 2)
+    bench.step()
+    second = bench.submit(ids(200), 2)
+    bench.run()
+    assert bench.answers[first].ids == bench.answers[second].ids == completion(ids(200), 0, 2)
+    assert bench.ranks.computed <= 200 + 1 + 16 + 1, "the prompt was computed once"
+
+
+def test_who_waited_takes_over_when_the_other_is_cancelled() -> None:
+    bench = Bench(drafting=False)
+    first = bench.submit(ids(200), 2)
+    bench.step()
+    computed = bench.ranks.computed
+    second = bench.submit(ids(200), 2)
+    bench.step()
+    bench.cancel(first)
+    bench.run()
+    assert bench.answers[second].ids == completion(ids(200), 0, 2)
+    finish = bench.answers[second].finish
+    assert finish is not None
+    assert finish.cached_tokens >= computed, "what the first one computed is not lost"
+
+
+def test_n_samples_share_the_prompt() -> None:
+    bench = Bench(drafting=False)
+    numbers = [bench.submit(ids(100), 4, seed=seed) for seed in range(4)]
+    bench.run()
+    for seed, number in enumerate(numbers):
+        assert bench.answers[number].ids == completion(ids(100), seed, 4)
+    assert bench.ranks.computed <= 100 + 4 * 16 + 4 * 3
+
+
+def test_a_cancelled_request_is_in_no_later_plan() -> None:
+    bench = Bench(slots=2)
+    running, prefilling, queued = bench.submit(ids(4), 50), bench.submit(ids(400), 2), bench.submit(ids(9, 5), 2)
+    bench.step()
+    for number in (running, prefilling, queued):
+        bench.cancel(number)
+        bench.cancel(number)
+    assert not bench.engine.busy
+    assert bench.engine.stats().cancelled == 3
+    assert bench.engine.stats().blocks_used == 0
+    plans = len(bench.ranks.plans)
+    bench.step()
+    assert len(bench.ranks.plans) == plans
+    assert {bench.answers[n].finish.reason for n in (running, prefilling, queued)} == {"cancelled"}  # type: ignore[union-attr]
+
+
+def test_a_typed_through_completion_ends_within_three_steps() -> None:
+    bench = Bench(budget_ms=50.0)
+    expected = completion(ids(30), 0, 40)
+    number = bench.submit(ids(30), 40, draft=expected)
+    assert bench.run() <= 3
+    assert bench.answers[number].ids == expected
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 5, 39])
+def test_a_draft_never_changes_the_output(wrong: int) -> None:
+    bench = Bench(budget_ms=50.0)
+    expected = completion(ids(30), 0, 40)
+    draft = [*expected[:wrong], (expected[wrong] + 1) % VOCABULARY, *expected[wrong + 1 :]]
+    number = bench.submit(ids(30), 40, draft=draft)
+    bench.run()
+    assert bench.answers[number].ids == expected
+    # What was rejected was not published: the same prompt with the draft behind it finds the true tokens only.
+    follower = bench.submit([*ids(30), *draft], 4)
+    bench.run()
+    assert bench.answers[follower].ids == completion([*ids(30), *draft], 0, 4)
+
+
+@pytest.mark.parametrize("end", ["stop_id", "stop_string", "max_tokens"])
+def test_a_draft_across_the_end_ends_at_the_same_token(end: str) -> None:
+    expected = completion(ids(30), 0, 40)
+    at = expected.index(expected[6]) + 1
+    options: dict[str, Any] = {
+        "stop_id": {"stop_ids": frozenset({expected[6]})},
+        "stop_string": {"stop": (BYTES[expected[6]].decode(),)},
+        "max_tokens": {"max_tokens": at},
+    }[end]
+    outcomes = []
+    for draft in ((), expected):
+        bench = Bench(budget_ms=50.0)
+        number = bench.submit(ids(30), **{"max_tokens": 40, **options}, draft=draft)
+        bench.run()
+        outcomes.append((bench.answers[number].ids, bench.answers[number].finish))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][0] == expected[:at]
+
+
+def test_a_fault_fails_the_requests_of_its_step_alone() -> None:
+    bench = Bench(slots=2)
+    hit = [bench.submit(ids(20), 4), bench.submit(ids(20, 3), 4)]
+    queued = bench.submit(ids(20, 7), 4)
+    bench.ranks.fault = RuntimeError("rank 1: out of memory")
+    bench.step()
+    for number in hit:
+        error = bench.answers[number].error
+        assert error == "a step of the engine failed: rank 1: out of memory"
+    bench.run()
+    assert bench.answers[queued].ids == completion(ids(20, 7), 0, 4)
+    again = bench.submit(ids(20), 4)
+    bench.run()
+    assert bench.answers[again].ids == completion(ids(20), 0, 4)
+
+
+def test_a_lost_device_fails_all() -> None:
+    bench = Bench(slots=1)
+    numbers = [bench.submit(ids(20), 4), bench.submit(ids(20, 3), 4)]
+    bench.ranks.fault = EngineClosed("the device is lost: unplugged")
+    bench.step()
+    assert [bench.answers[n].error for n in numbers] == ["the device is lost: unplugged"] * 2
+    assert bench.engine.failure == "the device is lost: unplugged"
+
+
+def test_a_deadline_ends_queued_and_running_ones() -> None:
+    bench = Bench(slots=1)
+    running = bench.submit(ids(20), 400, deadline_ms=35.0)
+    queued = bench.submit(ids(20, 3), 4, deadline_ms=25.0)
+    bench.run()
+    assert bench.answers[queued].finish == Finish("length", 0)
+    finish = bench.answers[running].finish
+    assert finish is not None
+    assert finish.reason == "length"
+    assert 0 < finish.completion_tokens < 40
+
+
+def test_nothing_to_generate() -> None:
+    bench = Bench()
+    number = bench.submit(ids(20), 0)
+    assert bench.answers[number].finish == Finish("length", 0)
+    assert not bench.ranks.plans
+
+
+class Random(RuleBasedStateMachine):
+    """Submissions, cancellations and steps in any order; a family of prompts that share beginnings."""
+
+    requests: Bundle[int] = Bundle("requests")
+
+    @initialize(
+        blocks=st.integers(14, 40),
+        slots=st.integers(1, 5),
+        budget=st.sampled_from([1.0, 3.0, 8.0]),
+        cache=st.booleans(),
+    )
+    def start(self, blocks: int, slots: int, budget: float, cache: bool) -> None:
+        self.bench = Bench(blocks, slots, budget, prefix_caching=cache)
+        self.expected: dict[int, list[int]] = {}
+        self.cancelled: set[int] = set()
+
+    @rule(
+        target=requests,
+        shared=st.integers(0, 90),
+        own=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=30),
+        length=st.integers(1, 60),
+        draft=st.sampled_from(["none", "right", "wrong late", "junk"]),
+        seed=st.integers(0, 1),
+        salt=st.sampled_from(["", "other"]),
+        stop=st.booleans(),
+    )
+    def submit(self, shared: int, own: list[int], length: int, draft: str, seed: int, salt: str, stop: bool) -> int:
+        prompt = ids(shared) + own
+        expected = completion(prompt, seed, length)
+        drafts = {
+            "none": [],
+            "right": expected,
+            "wrong late": [*expected[:-1], (expected[-1] + 1) % VOCABULARY, 5, 5],
+            "junk": [1, 2, 3],
+        }
+        stops = frozenset({4}) if stop else frozenset()
+        number = self.bench.submit(prompt, length, draft=drafts[draft], salt=salt, seed=seed, stop_ids=stops)
+        self.expected[number] = expected[: expected.index(4) + 1] if stop and 4 in expected else expected
+        return number
+
+    @rule(number=consumes(requests))
+    def cancel(self, number: int) -> None:
+        if self.bench.answers[number].finish is None:
+            self.cancelled.add(number)
+        self.bench.cancel(number)
+
+    @rule(steps=st.integers(1, 5))
+    def step(self, steps: int) -> None:
+        for _ in range(steps):
+            self.bench.step()
+
+    @invariant()
+    def answers_are_right_so_far(self) -> None:
+        if not hasattr(self, "bench"):
+            return
+        for number, answer in self.bench.answers.items():
+            expected = self.expected[number]
+            assert answer.ids == expected[: len(answer.ids)]
+            assert answer.error is None
+            if answer.finish is not None and number not in self.cancelled:
+                assert answer.ids == expected
+
+    def teardown(self) -> None:
+        if not hasattr(self, "bench"):
+            return
+        self.bench.run()
+        self.answers_are_right_so_far()
+        assert all(answer.finish is not None for answer in self.bench.answers.values())
+        stats = self.bench.engine.stats()
+        assert (stats.blocks_used, stats.running, stats.waiting) == (0, 0, 0)
+
+
+TestRandom = Random.TestCase
+TestRandom.settings = hypothesis_settings(max_examples=40, stateful_step_count=30, deadline=None)
