@@ -44,6 +44,10 @@ class CompletionRequest(Message):
 
     Exactly one of `prefix` and `prompt_token_ids` is set. `suffix` None: plain continuation (`<s>` + prefix); "" or
     more: fill in the middle. Token ids are run untouched, no bos is added, and they exclude `suffix`.
+
+    `post_process`: the text is fit to go in at the cursor as it is. Where an editor closed brackets or quotes behind
+    it, the model is left to write the rest of the cursor's line, and that is taken off. Without it, prompt and text are
+    the reference's own.
     """
 
     version: int = PROTOCOL_VERSION
@@ -54,6 +58,7 @@ class CompletionRequest(Message):
     path: str | None = Field(default=None, max_length=4096)
     language: str | None = Field(default=None, max_length=64)
     order: Literal["spm", "psm"] = "spm"
+    post_process: bool = False
     sampling: Sampling = Sampling()
 
     @model_validator(mode="after")

@@ -6,6 +6,9 @@ prefix first (psm):
   <s> PRE {path line}{language line}{prefix} POST {suffix} MIDDLE
 and without a suffix, plain continuation:
   <s> {path line}{language line}{prefix}
+
+The order is by how seldom a part changes while somebody types: what a key changes comes last, at the cursor. Context
+from other files, once there is some, goes between MIDDLE and the path line, the most volatile of it last.
 """
 
 from __future__ import annotations
@@ -15,9 +18,8 @@ from typing import Literal
 
 from aixcoder_serving.fim import truncate
 from aixcoder_serving.fim.languages import header
+from aixcoder_serving.fim.overlap import rest_of_line
 from aixcoder_serving.fim.vocabulary import Vocabulary
-
-_CHARACTERS_PER_TOKEN = 8  # more than code has on average
 
 
 class NoRoom(ValueError):
@@ -26,10 +28,14 @@ class NoRoom(ValueError):
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids to run; `truncated` where something of the context was left out."""
+    """Token ids to run; `truncated` where something of the context was left out.
+
+    `rest` is the part of the suffix that the model was left to write: `overlap.Trim` takes it off the completion.
+    """
 
     ids: tuple[int, ...]
     truncated: bool = False
+    rest: str = ""
 
 
 def build(
@@ -41,11 +47,13 @@ def build(
     language: str | None = None,
     order: Literal["spm", "psm"] = "spm",
     room: int,
+    post_process: bool = False,
 ) -> Prompt:
     """Build a prompt of at most `room` tokens. Raises `NoRoom`.
 
     `suffix` None: no fill in the middle; "" is a suffix like any other. Path and language become comment lines before
-    the prefix; they are left out where they would take more than half of the room.
+    the prefix; they are left out where they would take more than half of the room. `post_process`: the suffix of an spm
+    prompt may begin at the next line (`overlap.rest_of_line`); without it, it begins at the cursor, as in training.
     """
     sentinels = 1 if suffix is None else 4
     budget = room - sentinels
@@ -55,36 +63,33 @@ def build(
     truncated = False
     if lines and len(vocabulary.encode(lines).ids) > budget // 2:
         lines, truncated = "", True
-
-    before, after = prefix, suffix or ""
-    reserved = len(vocabulary.encode(lines).ids) if lines else 0
-    # What is surely too long is cut before it is encoded whole.
-    fits = len(before) + len(after) <= budget * _CHARACTERS_PER_TOKEN
-    while True:
-        if not fits:
-            before, after = _fit(vocabulary, before, after, budget - reserved)
-        before_ids, after_ids = vocabulary.encode(lines + before).ids, vocabulary.encode(after).ids
-        over = len(before_ids) + len(after_ids) - budget
-        if over <= 0:
-            break
-        if fits:
-            fits = False
-        else:
-            # Header and prefix are encoded as one text, as in training; that can cost a token more than apart.
-            reserved += over
-    truncated = truncated or before != prefix or after != (suffix or "")
-    return Prompt(tuple(_arrange(vocabulary, before_ids, None if suffix is None else after_ids, order)), truncated)
+    rest = rest_of_line(suffix) if suffix and post_process and order == "spm" else ""
+    before, after, cut = _fit(vocabulary, lines, prefix, (suffix or "")[len(rest) :], budget)
+    ids = _arrange(vocabulary, before, None if suffix is None else after, order)
+    return Prompt(tuple(ids), truncated or cut, rest)
 
 
-def _fit(vocabulary: Vocabulary, prefix: str, suffix: str, budget: int) -> tuple[str, str]:
-    """Cut both texts so that they have at most `budget` tokens together."""
+def _fit(
+    vocabulary: Vocabulary, lines: str, prefix: str, suffix: str, budget: int
+) -> tuple[list[int], list[int], bool]:
+    """Ids of header and prefix, ids of the suffix, at most `budget` together; and whether something was cut."""
     encode = vocabulary.encode
-    before, after = truncate.tail(encode, prefix, budget), truncate.head(encode, suffix, budget)
-    n_before, n_after = len(encode(before).ids), len(encode(after).ids)
-    if n_before + n_after <= budget:
-        return before, after
-    for_before, for_after = truncate.split(budget, n_before, n_after)
-    return truncate.tail(encode, before, for_before), truncate.head(encode, after, for_after)
+    before, after = truncate.whole(encode, lines + prefix, budget), truncate.whole(encode, suffix, budget)
+    if before is not None and after is not None and len(before) + len(after) <= budget:
+        return before, after, False
+    share = truncate.suffix_share(budget, budget if before is None else len(before))
+    if after is None or len(after) > share:
+        after = encode(truncate.head(encode, suffix, share)).ids
+    room = budget - len(after)
+    if before is not None and len(before) <= room:
+        return before, after, True
+    reserved = len(encode(lines).ids) if lines else 0
+    while True:
+        before = encode(lines + truncate.tail(encode, prefix, room - reserved)).ids
+        if len(before) <= room:
+            return before, after, True
+        # Header and prefix are encoded as one text, as in training; that can cost a token more than apart.
+        reserved += len(before) - room
 
 
 def _arrange(vocabulary: Vocabulary, before: list[int], after: list[int] | None, order: str) -> list[int]:

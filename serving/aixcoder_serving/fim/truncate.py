@@ -1,4 +1,10 @@
-"""What of prefix and suffix fits: whole lines nearest to the cursor, within a budget of tokens."""
+"""What of prefix and suffix fits a budget of tokens, so that typing leaves the cuts where they are.
+
+An engine keeps what it computed of a prompt up to the first token that differs from the prompt before. The suffix is
+therefore cut by count from its own start, and its share hangs on quarters of the budget. The prefix begins at an
+anchor, which hangs on the lines before the cursor's: where they outgrow their window, it moves on by about a quarter of
+itself and then stays for as many tokens. All of it is a function of the text; nothing is remembered.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +14,31 @@ from aixcoder_serving.fim.vocabulary import Encoded
 
 Encode = Callable[[str], Encoded]
 
-SUFFIX_SHARE = 0.25
-"""Part of the budget that the suffix may claim against a longer prefix: what is before the cursor tells more."""
-
-_CHARACTERS_PER_TOKEN = 8  # first guess of the window that is worth encoding; it grows where it is too small
+_CHARACTERS_PER_TOKEN = 4  # first guess of how much of a long text is worth encoding; doubled where it is too little
+_LINE_SHARE = 16  # this part of the prefix window is left for the cursor's line to grow in
 
 
-def split(budget: int, prefix: int, suffix: int) -> tuple[int, int]:
-    """Tokens for prefix and suffix, given how many each has; what one leaves over goes to the other."""
-    if prefix + suffix <= budget:
-        return prefix, suffix
-    for_suffix = min(suffix, max(int(budget * SUFFIX_SHARE), budget - prefix))
-    return min(prefix, budget - for_suffix), for_suffix
+def whole(encode: Encode, text: str, budget: int) -> list[int] | None:
+    """Ids of `text`, or None where they are more than `budget`; a text much longer than that is not encoded whole."""
+    reach = max(budget, 1) * _CHARACTERS_PER_TOKEN
+    while reach < len(text):
+        if len(encode(text[-reach:]).ids) > budget:
+            return None
+        reach *= 2
+    ids = encode(text).ids
+    return ids if len(ids) <= budget else None
 
 
-def tail(encode: Encode, text: str, budget: int) -> str:
-    """The last whole lines of `text` that have at most `budget` tokens; of a longer last line, its end."""
-    if budget <= 0:
-        return ""
-    reach = budget * _CHARACTERS_PER_TOKEN
-    while True:
-        window = text if reach >= len(text) else text[_line_start(text, len(text) - reach) :]
-        encoded = encode(window)
-        if len(encoded.ids) > budget or len(window) == len(text):
-            break
-        reach *= 4
-    while len(encoded.ids) > budget:
-        cut = _character_start(encoded.starts, len(encoded.ids) - budget)
-        start = _line_start(window, cut)
-        window = window[start if start < len(window) else cut :]
-        encoded = encode(window)
-    return window
+def suffix_share(budget: int, prefix: int) -> int:
+    """Tokens for the suffix where both do not fit, for a prefix of so many: what it leaves in whole quarters.
+
+    A quarter at least: what is before the cursor tells more. In quarters, because a suffix that gives way token by
+    token would change all that follows it at each key.
+    """
+    quarter = budget // 4
+    if quarter == 0:
+        return max(budget - prefix, 0)
+    return budget - quarter * min(-(-prefix // quarter), 3)
 
 
 def head(encode: Encode, text: str, budget: int) -> str:
@@ -47,31 +47,64 @@ def head(encode: Encode, text: str, budget: int) -> str:
         return ""
     reach = budget * _CHARACTERS_PER_TOKEN
     while True:
-        window = text[:reach]
-        encoded = encode(window)
-        if len(encoded.ids) > budget or len(window) == len(text):
+        part = text[:reach]
+        encoded = encode(part)
+        if len(encoded.ids) > budget or len(part) == len(text):
             break
-        reach *= 4
+        reach *= 2
     while len(encoded.ids) > budget:
         cut = encoded.starts[budget]
-        end = window.rfind("\n", 0, cut) + 1
+        end = part.rfind("\n", 0, cut) + 1
         # Re-encoded alone, a cut text can have a token more: then go on with one character less at least.
-        window = window[: end or min(cut, len(window) - 1)]
-        encoded = encode(window)
-    return window
+        part = part[: end or min(cut, len(part) - 1)]
+        encoded = encode(part)
+    return part
 
 
-def _line_start(text: str, position: int) -> int:
-    """The first start of a line at or after `position`, or the end of `text`."""
-    if position == 0:
-        return 0
-    newline = text.find("\n", position - 1)
-    return len(text) if newline < 0 else newline + 1
+def tail(encode: Encode, text: str, budget: int) -> str:
+    """The end of `text`, from an anchor on, that has at most `budget` tokens.
+
+    Anchors are a quarter of the window apart, counted in characters from the start of `text`; each is moved on to the
+    next start of a line, or stays in the middle of one that is longer than a quarter. Taken is the first after which
+    the lines before the cursor's fit, with a sixteenth of the window to spare for the cursor's own.
+    """
+    if budget <= 0:
+        return ""
+    line = text.rfind("\n") + 1
+    spare = budget // _LINE_SHARE
+    start = _last(encode, text[:line], budget - spare)
+    if whole(encode, text[line:], spare) is None:
+        start = max(start, _last(encode, text, budget))
+    if start == 0:
+        return text
+    step = _quarter(encode, text, budget)
+    anchor = start // step
+    while (at := _position(text, anchor, step)) < start or whole(encode, text[at:], budget) is None:
+        anchor += 1
+    return text[at:]
 
 
-def _character_start(starts: list[int], token: int) -> int:
-    """Where the first character begins that lies wholly in the tokens from `token` on; at least 1."""
-    here = starts[token]
-    if starts[token - 1] == here:  # `token` is inside a character that fell apart into bytes
-        return here + 1
-    return max(here, 1)
+def _last(encode: Encode, text: str, tokens: int) -> int:
+    """Where the last `tokens` tokens of `text` begin; 0 where it has no more."""
+    reach = tokens * _CHARACTERS_PER_TOKEN
+    while True:
+        offset = max(len(text) - reach, 0)
+        starts = encode(text[offset:]).starts
+        if len(starts) > tokens:
+            return max(offset + starts[-tokens], 1)
+        if offset == 0:
+            return 0
+        reach *= 2
+
+
+def _quarter(encode: Encode, text: str, budget: int) -> int:
+    """A quarter of `budget` tokens in characters, as many to a token as at the start of `text`, where nobody types."""
+    sample = text[:budget]
+    return max(len(sample) * budget // (4 * len(encode(sample).ids)), 1)
+
+
+def _position(text: str, anchor: int, step: int) -> int:
+    """Where an anchor is: at the first start of a line within `step` characters, else where it was counted."""
+    at = anchor * step
+    newline = text.find("\n", at - 1, at + step - 1) if at else -1
+    return min(at if newline < 0 else newline + 1, len(text))

@@ -22,6 +22,7 @@ from aixcoder_serving.engine.interface import (
     Sampling,
 )
 from aixcoder_serving.fim.detokenize import TextStream
+from aixcoder_serving.fim.overlap import Trim
 from aixcoder_serving.fim.prompt import NoRoom, Prompt, build
 from aixcoder_serving.fim.vocabulary import Vocabulary, VocabularyError
 from aixcoder_serving.protocol import (
@@ -67,23 +68,26 @@ class Completion:
     async def messages(self) -> AsyncIterator[Started | Delta | Finished | Failed]:
         """The protocol's messages, `Finished` or `Failed` last; nothing more once abandoned."""
         yield Started(prompt_tokens=len(self._prompt.ids), truncated=self._prompt.truncated)
-        text = TextStream(self._vocabulary)
+        text, trim = TextStream(self._vocabulary), Trim(self._prompt.rest)
         try:
             async for delta in self._generation:
-                yield Delta(text=text.push(delta.token_ids, delta.held_bytes), token_ids=delta.token_ids)
+                shown = trim.push(text.push(delta.token_ids, delta.held_bytes))
+                yield Delta(text=shown, token_ids=delta.token_ids)
+                if trim.done:
+                    self._generation.cancel()
         except GenerationFailed as fault:
             yield Failed(status=500, message=str(fault))
             return
         finish = self._generation.finish
         if self._abandoned or finish is None:
             return
-        if finish.reason == "cancelled":
+        if finish.reason == "cancelled" and not trim.done:
             yield Failed(status=503, message="the replica stopped before the completion ended: send it again")
             return
-        if rest := text.finish(finish.trim_bytes):
+        if rest := trim.push(text.finish(finish.trim_bytes)) + trim.finish():
             yield Delta(text=rest, token_ids=())
         yield Finished(
-            finish_reason=finish.reason,
+            finish_reason="stop" if finish.reason == "cancelled" else finish.reason,
             prompt_tokens=len(self._prompt.ids),
             completion_tokens=finish.completion_tokens,
             cached_tokens=finish.cached_tokens,
@@ -297,4 +301,5 @@ def _prompt(vocabulary: Vocabulary, request: CompletionRequest, room: int) -> Pr
         language=request.language,
         order=request.order,
         room=room,
+        post_process=request.post_process,
     )

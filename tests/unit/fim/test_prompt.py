@@ -1,10 +1,11 @@
+from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aixcoder_serving.fim.prompt import NoRoom, build
+from aixcoder_serving.fim.prompt import NoRoom, Prompt, build
 from aixcoder_serving.fim.vocabulary import Vocabulary
 
 PREFIX, SUFFIX = "def f(x):\n    ", "\n    return y\n"
@@ -70,6 +71,60 @@ def test_lines_far_from_the_cursor_go_first(vocabulary: Vocabulary) -> None:
     assert len(vocabulary.encode(before).ids) > 2 * len(vocabulary.encode(after).ids) > 20
 
 
+TYPED = "    print(f'{name}: {value + 1}')  # typed\n" * 3
+
+
+def typed(vocabulary: Vocabulary, suffix: str, room: int, **options: Any) -> list[list[int]]:
+    """The prompt after each key. The text before is long enough for several windows."""
+    before = "".join(f"line {n}\n" for n in range(200))
+    return [
+        list(build(vocabulary, prefix=before + TYPED[:n], suffix=suffix, room=room, **options).ids)
+        for n in range(len(TYPED) + 1)
+    ]
+
+
+@pytest.mark.parametrize("room", [300, 500, 900])
+def test_a_key_changes_the_end_of_a_prompt_alone(vocabulary: Vocabulary, room: int) -> None:
+    """But where the window moves on: three lines are less than a quarter of it, so once at most."""
+    prompts = typed(vocabulary, "after\n" * 100, room, path="a/b.py")
+    kept = [
+        next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a)) for a, b in pairwise(prompts)
+    ]
+    moves = sum(len(a) - n > 4 for a, n in zip(prompts, kept, strict=False))
+    assert moves <= 1
+    assert len({tuple(ids[: ids.index(vocabulary.middle)]) for ids in prompts}) == 1, "the suffix stays as it is"
+    assert max(map(len, prompts)) <= room
+
+
+REST_OF_LINE: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "a call": (")\n    return y\n", {}, "    return y\n", ")\n"),
+    "no more lines": (")", {}, "", ")"),
+    "in the middle of a line": ("z)\n", {}, "z)\n", ""),
+    "prefix first": (")\n    return y\n", {"order": "psm"}, ")\n    return y\n", ""),
+    "an empty suffix": ("", {}, "", ""),
+}
+
+
+@pytest.mark.parametrize("name", REST_OF_LINE)
+def test_the_rest_of_the_line_is_left_to_the_model(vocabulary: Vocabulary, name: str) -> None:
+    suffix, options, expected, rest = REST_OF_LINE[name]
+    prompt = build(vocabulary, prefix=PREFIX, suffix=suffix, room=1000, post_process=True, **options)
+    assert prompt.rest == rest
+    assert prompt.ids == build(vocabulary, prefix=PREFIX, suffix=expected, room=1000, **options).ids
+    assert not prompt.truncated
+    assert build(vocabulary, prefix=PREFIX, suffix=suffix, room=1000, **options).rest == "", (
+        "only where it is asked for"
+    )
+
+
+def test_closers_that_an_editor_writes_change_no_prompt(vocabulary: Vocabulary) -> None:
+    rests = ["", ")", "')", "}')", ")", ""]
+    prompts = {
+        build(vocabulary, prefix=PREFIX, suffix=f"{rest}{SUFFIX}", room=1000, post_process=True).ids for rest in rests
+    }
+    assert len(prompts) == 1
+
+
 @pytest.mark.parametrize(("suffix", "room"), [("", 3), (None, 0), ("", -5)])
 def test_no_room_for_the_sentinels(vocabulary: Vocabulary, suffix: str | None, room: int) -> None:
     with pytest.raises(NoRoom, match="a prompt needs at least"):
@@ -90,15 +145,27 @@ text = st.text(alphabet="ab (\n\t☃é.", max_size=60)
     path=st.none() | st.just("a.py"),
     order=st.sampled_from(["spm", "psm"]),
     room=st.integers(4, 120),
+    post_process=st.booleans(),
 )
 def test_any_prompt_fits_and_is_a_part_of_what_was_given(
-    vocabulary: Vocabulary, prefix: str, suffix: str | None, path: str | None, order: Any, room: int
+    vocabulary: Vocabulary,
+    prefix: str,
+    suffix: str | None,
+    path: str | None,
+    order: Any,
+    room: int,
+    post_process: bool,
 ) -> None:
-    prompt = build(vocabulary, prefix=prefix, suffix=suffix, path=path, order=order, room=room)
+    def at(room: int) -> Prompt:
+        return build(
+            vocabulary, prefix=prefix, suffix=suffix, path=path, order=order, room=room, post_process=post_process
+        )
+
+    prompt = at(room)
     assert len(prompt.ids) <= room
     sentinels = [i for i in prompt.ids if i in vocabulary.special_ids]
     assert sentinels == ([1] if suffix is None else [1, 260, 262, 261])
-    everything = build(vocabulary, prefix=prefix, suffix=suffix, path=path, order=order, room=10_000)
+    everything = at(10_000)
     assert prompt.truncated == (prompt.ids != everything.ids)
     if suffix is None:
         assert ("# the file path is: a.py\n# the code file is written by Python\n" + prefix).endswith(

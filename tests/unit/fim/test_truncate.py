@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aixcoder_serving.fim.truncate import head, split, tail
+from aixcoder_serving.fim.truncate import head, suffix_share, tail, whole
 from aixcoder_serving.fim.vocabulary import Encoded, Vocabulary
 
 
@@ -13,35 +15,40 @@ def letters(text: str) -> Encoded:
 
 
 @pytest.mark.parametrize(
-    ("budget", "prefix", "suffix", "expected"),
+    ("budget", "prefix", "share"),
     [
-        (100, 30, 20, (30, 20)),
-        (100, 50, 50, (50, 50)),
-        (100, 1000, 1000, (75, 25)),
-        (100, 1000, 10, (90, 10)),
-        (100, 10, 1000, (10, 90)),
-        (100, 80, 1000, (75, 25)),
-        (100, 70, 1000, (70, 30)),
-        (0, 5, 5, (0, 0)),
-        (1, 5, 5, (1, 0)),
+        (100, 0, 100),
+        (100, 1, 75),
+        (100, 25, 75),
+        (100, 26, 50),
+        (100, 50, 50),
+        (100, 51, 25),
+        (100, 1000, 25),
+        (103, 1000, 28),
+        (3, 1, 2),
+        (3, 9, 0),
+        (0, 5, 0),
     ],
 )
-def test_split(budget: int, prefix: int, suffix: int, expected: tuple[int, int]) -> None:
-    assert split(budget, prefix, suffix) == expected
+def test_the_suffix_gets_what_the_prefix_leaves_in_quarters(budget: int, prefix: int, share: int) -> None:
+    assert suffix_share(budget, prefix) == share
+
+
+def test_a_quarter_of_the_keys_changes_no_share() -> None:
+    assert [suffix_share(100, n) for n in range(26, 51)] == [50] * 25
 
 
 @pytest.mark.parametrize(
     ("text", "budget", "expected"),
     [
-        ("one\ntwo\nthr", 100, "one\ntwo\nthr"),
         ("one\ntwo\nthr", 11, "one\ntwo\nthr"),
-        ("one\ntwo\nthr", 10, "two\nthr"),
         ("one\ntwo\nthr", 7, "two\nthr"),
-        ("one\ntwo\nthr", 6, "thr"),
         ("one\ntwo\nthr", 3, "thr"),
         ("one\ntwo\nthr", 2, "hr"),
         ("one\ntwo\n", 4, "two\n"),
         ("one\ntwo\n", 3, "wo\n"),
+        ("first\nsecond\nthird", 16, "second\nthird"),
+        ("first\r\nsecond\r\nthird", 17, "second\r\nthird"),
         ("a☃b", 4, "☃b"),
         ("a☃b", 3, "b"),
         ("☃☃", 2, ""),
@@ -75,13 +82,51 @@ def test_head(text: str, budget: int, expected: str) -> None:
     assert head(letters, text, budget) == expected
 
 
+LINES = "".join(f"{n:07d}--\n" for n in range(100))  # 10 tokens a line
+
+
+def starts_while_typing(text: str, more: str, budget: int) -> list[int]:
+    """Where the window begins after each further character."""
+    typed = [text + more[:n] for n in range(len(more) + 1)]
+    return [len(now) - len(tail(letters, now, budget)) for now in typed]
+
+
+def test_the_window_stays_for_a_quarter_and_then_moves_by_one() -> None:
+    starts = starts_while_typing(LINES, LINES, budget=160)
+    moves = [after - before for before, after in pairwise(starts) if after != before]
+    assert moves == [40] * 25
+    assert all(start % 10 == 0 for start in starts), "it begins with a line"
+    used = [len(LINES) + n - start for n, start in enumerate(starts)]
+    assert (min(used), max(used)) == (120, 159)
+
+
+@pytest.mark.parametrize("typed", ["return x", "retur", "    return foo(bar, baz)", "\t\té☃"])
+@pytest.mark.parametrize("lines", [30, 33, 36, 39])
+def test_typing_in_a_line_moves_nothing(vocabulary: Vocabulary, typed: str, lines: int) -> None:
+    """Whatever a key does to the number of tokens: a word that is complete has fewer than its beginning."""
+    text = "    value = compute(one, two)\n" * lines
+    typed_so_far = [text + typed[:n] for n in range(len(typed) + 1)]
+    starts = {len(now) - len(tail(vocabulary.encode, now, 320)) for now in typed_so_far}
+    assert len(starts) == 1
+    assert starts != {0}
+
+
+def test_a_long_line_moves_the_window_forward_only() -> None:
+    starts = starts_while_typing(LINES, "x" * 100, budget=160)
+    assert starts == sorted(starts)
+    assert len(set(starts)) == 3
+
+
 @settings(deadline=None)
 @given(text=st.text(alphabet="ab \n☃(.", max_size=200), budget=st.integers(0, 60))
-def test_both_fit_and_keep_the_end_at_the_cursor(vocabulary: Vocabulary, text: str, budget: int) -> None:
+def test_all_fit_and_keep_the_end_at_the_cursor(vocabulary: Vocabulary, text: str, budget: int) -> None:
     before, after = tail(vocabulary.encode, text, budget), head(vocabulary.encode, text, budget)
     assert text.endswith(before)
     assert text.startswith(after)
+    ids = vocabulary.encode(text).ids
     assert max(len(vocabulary.encode(before).ids), len(vocabulary.encode(after).ids)) <= budget
+    assert whole(vocabulary.encode, text, budget) == (ids if len(ids) <= budget else None)
+    assert (after == text) == (len(ids) <= budget)
 
 
 def test_a_long_text_is_not_encoded_whole() -> None:
@@ -92,6 +137,14 @@ def test_a_long_text_is_not_encoded_whole() -> None:
         return letters(text)
 
     text = "0123456789\n" * 100_000
-    assert tail(counted, text, 100) == "0123456789\n" * 9
+    assert whole(counted, text, 100) is None
+    assert tail(counted, text, 100) == "0123456789\n" * 6
     assert head(counted, text, 100) == "0123456789\n" * 9
     assert max(seen) < 1000
+
+
+def test_one_line_without_an_end_is_cut_too() -> None:
+    text = "x" * 1_000_030
+    kept = tail(letters, text, 400)
+    assert 300 <= len(kept) <= 400
+    assert len(text + "yz") - len(tail(letters, text + "yz", 400)) == len(text) - len(kept)
