@@ -59,6 +59,18 @@ async def test_token_ids_run_as_they_are(replica: Replica) -> None:
     assert as_ids == as_text
 
 
+async def test_the_rest_of_the_line_is_not_shown(replica: Replica) -> None:
+    """An editor closed the bracket: the model, not told of it, closes it too."""
+    request = {"prefix": PREFIX + "        return len(", "sampling": {"max_tokens": 40}}
+    messages = await replica.generate(suffix=")" + SUFFIX, post_process=True, **request)
+    assert text_of(messages) == "self.queue"
+    assert isinstance(messages[-1], Finished)
+    assert messages[-1].finish_reason == "stop"
+    as_it_is = await replica.generate(suffix=SUFFIX.removeprefix("\n"), **request)
+    assert text_of(as_it_is).startswith("self.queue)\n")
+    assert messages[0] == as_it_is[0], "one prompt"
+
+
 async def test_a_stop_string_is_not_shown(replica: Replica) -> None:
     free = text_of(await replica.generate(prefix=PREFIX, suffix=SUFFIX, sampling={"max_tokens": 12}))
     assert "(self" in free
@@ -76,7 +88,8 @@ async def test_long_context_is_cut_and_said(replica: Replica) -> None:
     started = messages[0]
     assert isinstance(started, Started)
     assert started.truncated
-    assert 2000 < started.prompt_tokens <= 2044
+    # The prefix begins at an anchor: up to a quarter of its window, and the sixteenth for its last line, stay free.
+    assert 1600 < started.prompt_tokens <= 2044
 
 
 async def test_nothing_asked_for(replica: Replica) -> None:
