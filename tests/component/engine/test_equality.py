@@ -1,67 +1,119 @@
-"""Greedy output is transformers' own, token for token, alone and beside others."""
+"""Greedy output is transformers' own, token for token, however requests are batched, cut, drafted, cached and split."""
 
-import torch
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 from transformers import AutoTokenizer, LlamaForCausalLM
 
+from aixcoder_serving.engine.client import EngineClient
 from aixcoder_serving.engine.interface import Finish, Sampling
-from aixcoder_serving.engine.transformers_engine import TransformersEngine
+from aixcoder_serving.engine.ops import Ops
 from aixcoder_serving.fim.detokenize import TextStream
 from aixcoder_serving.fim.vocabulary import Vocabulary
-from tests.component.engine.conftest import TINY, Outcome, complete, complete_all
+from tests.component.engine.conftest import (
+    TINY,
+    MakeEngine,
+    Outcome,
+    Prompt,
+    complete,
+    complete_all,
+    transformers_greedy,
+)
+from tests.component.engine.cores import Core, native_ops, torch_ops
 
 MAX_TOKENS = 12
 
 
-def _expected(oracle: LlamaForCausalLM, prompt: tuple[int, ...], stop_ids: frozenset[int]) -> list[int]:
-    ids = torch.tensor([prompt])
-    out = oracle.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=MAX_TOKENS,
-        do_sample=False,
-        eos_token_id=sorted(stop_ids),
-    )
-    made: list[int] = out[0, len(prompt) :].tolist()
-    return made
+@pytest.fixture(scope="session")
+def expected(oracle: LlamaForCausalLM, vocabulary: Vocabulary, typing_prompts: list[Prompt]) -> dict[Prompt, list[int]]:
+    """One at a time, nothing cached, nothing drafted; each token is checked against transformers."""
+    core = Core(str(TINY), native_ops(), vocabulary.token_bytes, prefix_caching=False, drafting=False, slots=1)
+    sampling = Sampling(max_tokens=MAX_TOKENS, stop_ids=vocabulary.stop_ids)
+    found = {prompt: core.complete(prompt, sampling).ids for prompt in typing_prompts}
+    for prompt, ids in found.items():
+        assert ids == transformers_greedy(oracle, prompt, ids)
+        assert len(ids) == MAX_TOKENS or ids[-1] in vocabulary.stop_ids
+    assert len(found) >= 150, "some keystrokes add white space only"
+    assert {len(ids) < MAX_TOKENS for ids in found.values()} == {True, False}, "both ways to end are seen"
+    return found
 
 
-async def test_greedy(
-    engine: TransformersEngine, oracle: LlamaForCausalLM, vocabulary: Vocabulary, prompts: list[tuple[int, ...]]
+@pytest.mark.parametrize(
+    "ops",
+    [pytest.param(native_ops, id="native"), pytest.param(torch_ops, id="torch", marks=pytest.mark.long)],
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"slots": 1, "prefix_caching": False, "drafting": False}, id="alone"),
+        pytest.param({"slots": 16, "prefix_caching": False, "drafting": False}, id="batched"),
+        pytest.param({"slots": 16, "drafting": False}, id="cached"),
+        pytest.param({"slots": 16}, id="cached and drafted"),
+        pytest.param({"slots": 16, "tokens_a_step": 40}, id="cached, drafted and chunked"),
+        pytest.param({"slots": 16, "tokens_a_step": 1024}, id="whole prompts"),
+        pytest.param({"slots": 16, "blocks": 60, "length": 512}, id="a cache that is too small"),
+    ],
+)
+def test_two_hundred_prompts(
+    vocabulary: Vocabulary, expected: dict[Prompt, list[int]], ops: Callable[[], Ops], options: dict[str, Any]
 ) -> None:
-    greedy = Sampling(max_tokens=MAX_TOKENS, stop_ids=vocabulary.stop_ids)
-    expected = [_expected(oracle, prompt, vocabulary.stop_ids) for prompt in prompts]
-    alone = [await complete(engine, prompt, greedy) for prompt in prompts]
-    together = await complete_all(engine, [(prompt, greedy) for prompt in prompts])
+    core = Core(str(TINY), ops(), vocabulary.token_bytes, **options)
+    sampling = Sampling(max_tokens=MAX_TOKENS, stop_ids=vocabulary.stop_ids)
+    chance, answers = random.Random(3), {}
+    order = list(expected)
+    chance.shuffle(order)
+    for prompt in order:
+        # A draft that is right, one that goes wrong, none: the n-gram's.
+        draft = chance.choice([expected[prompt], [*expected[prompt][:3], 5, 6, 7], []])
+        answers[prompt] = core.submit(prompt, sampling, draft=draft)
+        for _ in range(chance.randrange(3)):
+            core.step()
+    core.finish()
+    assert {prompt: answer.ids for prompt, answer in answers.items()} == expected
+    assert core.engine.stats().blocks_used == 0
 
-    assert len(prompts) == 24
-    assert [outcome.ids for outcome in alone] == expected
-    assert [outcome.ids for outcome in together] == expected
-    assert {len(ids) < MAX_TOKENS for ids in expected} == {True, False}, "both ways to end are seen"
-    for outcome in alone:
-        stopped = outcome.ids[-1] in vocabulary.stop_ids
-        assert outcome.finish == Finish("stop" if stopped else "length", len(outcome.ids))
+
+@pytest.mark.parametrize("size", [1, 2, 4, pytest.param(8, marks=pytest.mark.long)])
+async def test_tensor_parallel(
+    make_engine: MakeEngine, vocabulary: Vocabulary, expected: dict[Prompt, list[int]], size: int
+) -> None:
+    engine = make_engine(tensor_parallel_size=size, max_concurrent_sequences=16)
+    sampling = Sampling(max_tokens=MAX_TOKENS, stop_ids=vocabulary.stop_ids)
+    outcomes = await complete_all(engine, [(prompt, sampling) for prompt in expected])
+    engine.close()
+    assert [outcome.ids for outcome in outcomes] == list(expected.values())
 
 
-async def test_text(engine: TransformersEngine, vocabulary: Vocabulary, prompts: list[tuple[int, ...]]) -> None:
+async def test_finish_and_text(engine: EngineClient, vocabulary: Vocabulary, prompts: list[Prompt]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     greedy = Sampling(max_tokens=MAX_TOKENS, stop_ids=vocabulary.stop_ids)
-    for prompt in prompts[:6]:
-        stream, text, outcome = TextStream(vocabulary), "", await complete(engine, prompt, greedy)
+    for prompt in prompts:
+        outcome = await complete(engine, prompt, greedy)
+        stopped = outcome.ids[-1] in vocabulary.stop_ids
+        assert outcome.finish is not None
+        assert outcome.finish == Finish(
+            "stop" if stopped else "length", len(outcome.ids), cached_tokens=outcome.finish.cached_tokens
+        )
+        stream, text = TextStream(vocabulary), ""
         for token in outcome.ids:
             text += stream.push([token])
         assert text + stream.finish() == tokenizer.decode(outcome.ids, skip_special_tokens=True)
 
 
-async def test_a_length_of_zero_runs_nothing(engine: TransformersEngine, prompts: list[tuple[int, ...]]) -> None:
+async def test_a_length_of_zero_runs_nothing(engine: EngineClient, prompts: list[Prompt]) -> None:
     before = engine.stats()
     outcome = await complete(engine, prompts[0], Sampling(max_tokens=0))
     assert outcome == Outcome([], [], Finish("length", 0))
     assert engine.stats().tokens_prefilled == before.tokens_prefilled
 
 
-async def test_counters(single: TransformersEngine, prompts: list[tuple[int, ...]]) -> None:
-    await complete_all(single, [(prompts[0], Sampling(max_tokens=3)), (prompts[1], Sampling(max_tokens=5))])
+async def test_counters(single: EngineClient, prompts: list[Prompt]) -> None:
+    await asyncio.gather(*(complete(single, prompts[i], Sampling(max_tokens=3 + 2 * i)) for i in range(2)))
     stats = single.stats()
     assert (stats.completed, stats.running, stats.waiting, stats.load_percent) == (2, 0, 0, 100)
-    assert stats.tokens_prefilled == len(prompts[0]) + len(prompts[1])
+    assert stats.tokens_prefilled + stats.prefix_hit_tokens == len(prompts[0]) + len(prompts[1])
     assert stats.tokens_decoded == 8
+    assert stats.steps == sum(stats.step_seconds) > 0
