@@ -81,15 +81,9 @@ def _fit(
     if after is None or len(after) > share:
         after = encode(truncate.head(encode, suffix, share)).ids
     room = budget - len(after)
-    if before is not None and len(before) <= room:
-        return before, after, True
-    reserved = len(encode(lines).ids) if lines else 0
-    while True:
-        before = encode(lines + truncate.tail(encode, prefix, room - reserved)).ids
-        if len(before) <= room:
-            return before, after, True
-        # Header and prefix are encoded as one text, as in training; that can cost a token more than apart.
-        reserved += len(before) - room
+    if before is None or len(before) > room:
+        before = truncate.tail(encode, prefix, room, lines).ids
+    return before, after, True
 
 
 def _arrange(vocabulary: Vocabulary, before: list[int], after: list[int] | None, order: str) -> list[int]:

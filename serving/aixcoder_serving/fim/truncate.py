@@ -9,6 +9,7 @@ itself and then stays for as many tokens. All of it is a function of the text; n
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from aixcoder_serving.fim.vocabulary import Encoded
 
@@ -61,27 +62,38 @@ def head(encode: Encode, text: str, budget: int) -> str:
     return part
 
 
-def tail(encode: Encode, text: str, budget: int) -> str:
-    """The end of `text`, from an anchor on, that has at most `budget` tokens.
+class Tail(NamedTuple):
+    """What is kept of a text: the index at which it starts, and its ids with those of the header before it."""
+
+    start: int
+    ids: list[int]
+
+
+def tail(encode: Encode, text: str, budget: int, header: str = "") -> Tail:
+    """The end of `text`, from an anchor on, that has at most `budget` tokens behind `header`, which has fewer.
 
     Anchors are a quarter of the window apart, counted in characters from the start of `text`; each is moved on to the
     next start of a line, or stays in the middle of one that is longer than a quarter. Taken is the first after which
     the lines before the cursor's fit, with a sixteenth of the window to spare for the cursor's own.
     """
-    if budget <= 0:
-        return ""
+    # Header and text are encoded as one, as in training; that can be a token more than apart: the end tells.
+    window = budget - (len(encode(header).ids) if header else 0)
+    if window <= 0:
+        return Tail(len(text), encode(header).ids if header else [])
     line = text.rfind("\n") + 1
-    spare = budget // _LINE_SHARE
-    start = _last(encode, text[:line], budget - spare)
+    spare = window // _LINE_SHARE
+    fits = _last(encode, text[:line], window - spare)
     if whole(encode, text[line:], spare) is None:
-        start = max(start, _last(encode, text, budget))
-    if start == 0:
-        return text
-    step = _quarter(encode, text, budget)
-    anchor = start // step
-    while (at := _position(text, anchor, step)) < start or whole(encode, text[at:], budget) is None:
+        fits = max(fits, _last(encode, text, window))
+    step = _quarter(encode, text, window)
+    anchor = fits // step
+    while True:
+        start = _position(text, anchor, step)
+        if start >= fits:
+            ids = encode(header + text[start:]).ids
+            if len(ids) <= budget or start == len(text):
+                return Tail(start, ids)
         anchor += 1
-    return text[at:]
 
 
 def _last(encode: Encode, text: str, tokens: int) -> int:
@@ -100,7 +112,7 @@ def _last(encode: Encode, text: str, tokens: int) -> int:
 def _quarter(encode: Encode, text: str, budget: int) -> int:
     """A quarter of `budget` tokens in characters, as many to a token as at the start of `text`, where nobody types."""
     sample = text[:budget]
-    return max(len(sample) * budget // (4 * len(encode(sample).ids)), 1)
+    return max(len(sample) * budget // (4 * max(len(encode(sample).ids), 1)), 1)
 
 
 def _position(text: str, anchor: int, step: int) -> int:

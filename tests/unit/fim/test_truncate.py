@@ -57,7 +57,7 @@ def test_a_quarter_of_the_keys_changes_no_share() -> None:
     ],
 )
 def test_tail(text: str, budget: int, expected: str) -> None:
-    assert tail(letters, text, budget) == expected
+    assert text[tail(letters, text, budget).start :] == expected
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ LINES = "".join(f"{n:07d}--\n" for n in range(100))  # 10 tokens a line
 def starts_while_typing(text: str, more: str, budget: int) -> list[int]:
     """Where the window begins after each further character."""
     typed = [text + more[:n] for n in range(len(more) + 1)]
-    return [len(now) - len(tail(letters, now, budget)) for now in typed]
+    return [tail(letters, now, budget).start for now in typed]
 
 
 def test_the_window_stays_for_a_quarter_and_then_moves_by_one() -> None:
@@ -106,7 +106,7 @@ def test_typing_in_a_line_moves_nothing(vocabulary: Vocabulary, typed: str, line
     """Whatever a key does to the number of tokens: a word that is complete has fewer than its beginning."""
     text = "    value = compute(one, two)\n" * lines
     typed_so_far = [text + typed[:n] for n in range(len(typed) + 1)]
-    starts = {len(now) - len(tail(vocabulary.encode, now, 320)) for now in typed_so_far}
+    starts = {tail(vocabulary.encode, now, 320).start for now in typed_so_far}
     assert len(starts) == 1
     assert starts != {0}
 
@@ -121,10 +121,10 @@ def test_a_long_line_moves_the_window_forward_only() -> None:
 @given(text=st.text(alphabet="ab \n☃(.", max_size=200), budget=st.integers(0, 60))
 def test_all_fit_and_keep_the_end_at_the_cursor(vocabulary: Vocabulary, text: str, budget: int) -> None:
     before, after = tail(vocabulary.encode, text, budget), head(vocabulary.encode, text, budget)
-    assert text.endswith(before)
+    assert before.ids == vocabulary.encode(text[before.start :]).ids
     assert text.startswith(after)
     ids = vocabulary.encode(text).ids
-    assert max(len(vocabulary.encode(before).ids), len(vocabulary.encode(after).ids)) <= budget
+    assert max(len(before.ids), len(vocabulary.encode(after).ids)) <= budget
     assert whole(vocabulary.encode, text, budget) == (ids if len(ids) <= budget else None)
     assert (after == text) == (len(ids) <= budget)
 
@@ -138,13 +138,19 @@ def test_a_long_text_is_not_encoded_whole() -> None:
 
     text = "0123456789\n" * 100_000
     assert whole(counted, text, 100) is None
-    assert tail(counted, text, 100) == "0123456789\n" * 6
+    assert text[tail(counted, text, 100).start :] == "0123456789\n" * 6
     assert head(counted, text, 100) == "0123456789\n" * 9
     assert max(seen) < 1000
 
 
 def test_one_line_without_an_end_is_cut_too() -> None:
     text = "x" * 1_000_030
-    kept = tail(letters, text, 400)
-    assert 300 <= len(kept) <= 400
-    assert len(text + "yz") - len(tail(letters, text + "yz", 400)) == len(text) - len(kept)
+    start = tail(letters, text, 400).start
+    assert 300 <= len(text) - start <= 400
+    assert tail(letters, text + "yz", 400).start == start
+
+
+def test_the_header_takes_its_part() -> None:
+    cut = tail(letters, LINES, 160, "path\n")
+    assert (len(cut.ids), cut.start) == (5 + len(LINES) - cut.start, 880)
+    assert tail(letters, LINES, 5, "path\n") == (len(LINES), [0] * 5)
