@@ -32,6 +32,7 @@ from aixcoder_serving.engine.shared_memory import (
     SharedMemoryCollectives,
     StepAborted,
 )
+from aixcoder_serving.engine.threads import cores
 from aixcoder_serving.engine.watchdog import Heartbeat
 
 __all__ = ["Rank", "RankGroup", "RankLost", "RanksDisagree", "StepAborted", "StepFailed"]
@@ -53,7 +54,7 @@ class StepFailed(RuntimeError):
 class RankGroup:
     """All ranks, seen from rank 0. Not for several threads."""
 
-    def __init__(self, size: int, heartbeat: Heartbeat, member: Member | None) -> None:
+    def __init__(self, size: int, heartbeat: Heartbeat | None, member: Member | None) -> None:
         self.size = size
         self.failure: str | None = None
         """Which rank was lost, and how; no command succeeds any more."""
@@ -69,7 +70,6 @@ class RankGroup:
         main: Callable[[Rank], object],
         *,
         threads: int = 1,
-        cores: int | None = None,
         heartbeat: Heartbeat | None = None,
         close: Sequence[Closable] = (),
         freeze_seconds: float = FREEZE_SECONDS,
@@ -82,10 +82,9 @@ class RankGroup:
         `RuntimeError` otherwise, and `LoadFailed` where the native library is not there. With one rank nothing is
         started and none of this matters.
 
-        `cores` None: those that this process may run on. `heartbeat` shows rank 0's movement to another process.
-        `close`: what only rank 0 may hold open, such as its socket.
+        `heartbeat` shows rank 0's movement to another process. `close`: what only rank 0 may hold open, such as its
+        socket.
         """
-        heartbeat = heartbeat or Heartbeat()
         if size == 1:
             torch.set_num_threads(threads)
             return cls(size, heartbeat, None)
@@ -94,7 +93,7 @@ class RankGroup:
             memory = SharedMemory(size, library.load(), freeze_seconds)
         except library.LibraryMissing as missing:
             raise LoadFailed("EngineFailed", f"{size} ranks on one machine talk by native code: {missing}") from missing
-        crowded = size * threads > (cores or len(os.sched_getaffinity(0)))
+        crowded = size * threads > cores()
         birth = Birth(os.getpid(), memory, main, threads, crowded, close)
         member = Member(memory, 0, crowded=crowded, heartbeat=heartbeat)
         group = cls(size, heartbeat, member)
@@ -114,6 +113,11 @@ class RankGroup:
         torch.set_num_threads(threads)
         return group
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of ranks 1 and after, in their order."""
+        return tuple(self._pids)
+
     def run(self, payload: bytes, work: Callable[[], T], *, patient: bool = False) -> T:
         """One command: `work()` here, `payload` to the work of the others. Rank 0's result, once all have ended it.
 
@@ -122,21 +126,19 @@ class RankGroup:
         and `ValueError` for a payload over 64 MiB. What the ranks did to their own state in a command that failed is
         not undone.
         """
-        self._heartbeat.patient = patient
-        self._heartbeat.beat()
+        self._beat(patient)
         try:
             return self._run(self._member, payload, work, patient) if self._member else _run_alone(work)
         except RankLost as lost:
             self.failure = str(lost)
             raise
         finally:
-            self._heartbeat.beat()
-            self._heartbeat.patient = False
+            self._beat(patient=False)
 
     def check(self) -> None:
         """Between commands: show that rank 0 moves and look at the others. Call it every 250 ms. Raises `RankLost`."""
         if self._member is None:
-            self._heartbeat.beat()
+            self._beat(patient=False)
             return
         try:
             self._member.watch()
@@ -159,6 +161,11 @@ class RankGroup:
                     time.sleep(0.002)
                     continue
             self._pids.pop()
+
+    def _beat(self, patient: bool) -> None:
+        if self._heartbeat:
+            self._heartbeat.beat()
+            self._heartbeat.patient = patient
 
     @staticmethod
     def _run(member: Member, payload: bytes, work: Callable[[], T], patient: bool) -> T:
@@ -189,11 +196,12 @@ class RankGroup:
 class _Alone(OneRank):
     """The only rank, which is watched from outside all the same."""
 
-    def __init__(self, heartbeat: Heartbeat) -> None:
+    def __init__(self, heartbeat: Heartbeat | None) -> None:
         self._heartbeat = heartbeat
 
     def beat(self) -> None:
-        self._heartbeat.beat()
+        if self._heartbeat:
+            self._heartbeat.beat()
 
 
 def _run_alone(work: Callable[[], T]) -> T:

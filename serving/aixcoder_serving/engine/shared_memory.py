@@ -141,7 +141,7 @@ class Member:
 
     def _check(self, outcome: int) -> None:
         if outcome == _LOST:
-            raise RankLost(_loss(self._library.aix_lost(self._context), self._memory.freeze_seconds))
+            raise RankLost(loss_sentence(self._library.aix_lost(self._context), self._memory.freeze_seconds))
         if outcome == _ABORTED:
             raise StepAborted("another rank failed in this command")
         if outcome == _CLOSED:
@@ -183,7 +183,7 @@ class SharedMemoryCollectives:
         return out
 
 
-def _loss(word: int, freeze_seconds: float) -> str:
+def loss_sentence(word: int, freeze_seconds: float) -> str:
     """The sentence for `Group::lost` of the native part."""
     rank, kind, status = (word & 0xFF) - 1, word >> 8 & 0xFF, word >> 16
     if kind != _ENDED:

@@ -6,7 +6,7 @@ import ctypes
 import mmap
 import os
 import signal
-import time
+from time import monotonic
 
 _LOOK_GAP = 0.6
 """Seconds. A longer time between two looks was the watcher's own sleep, or the whole machine's."""
@@ -29,7 +29,7 @@ class Heartbeat:
         self._words = (ctypes.c_uint64 * 2).from_buffer(mmap.mmap(self.fd, mmap.PAGESIZE))
         self._seen = self._words[_COUNTER]
         self._silent = 0.0
-        self._looked = time.monotonic()
+        self._looked = monotonic()
 
     def beat(self) -> None:
         """Show that this process moves."""
@@ -54,7 +54,7 @@ class Heartbeat:
 
         Look at least twice a second: a longer time between two looks counts as 0.6 s, for then the watcher did not run.
         """
-        now, count = time.monotonic(), self._words[_COUNTER]
+        now, count = monotonic(), self._words[_COUNTER]
         if count != self._seen or count == 0 or self.patient:
             self._seen, self._silent = count, 0.0
         else:
