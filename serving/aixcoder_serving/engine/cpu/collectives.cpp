@@ -66,7 +66,7 @@ struct Group {
   std::atomic<uint32_t> closing;
   alignas(64) std::atomic<uint64_t> command;  // epoch of the last command
   std::atomic<int64_t> command_bytes;
-  std::atomic<uint32_t> patient;  // no freeze check in this epoch
+  std::atomic<uint32_t> patient;  // no freeze check until all have done this epoch
   Bell collective_bell, command_bell, done_bell;
   RankState ranks[kMaxRanks];
 };
@@ -412,10 +412,13 @@ int aix_all_done(void* context) {
       if (g.ranks[r].done.load() < c.epoch) return false;
     return true;
   };
-  return wait_for(c, g.done_bell, c.crowded ? kCrowdedYield : kYield, kWatchPeriod, false, ready, [&] {
+  const int64_t yield = c.crowded ? kCrowdedYield : kYield;
+  const int outcome = wait_for(c, g.done_bell, yield, kWatchPeriod, false, ready, [&] {
     watch(c);
     return alarm(c, false);
   });
+  if (outcome == kOk) g.patient.store(0);  // whoever waits for the next command beats
+  return outcome;
 }
 
 // Ends the collectives of this epoch on all ranks. 1 for the first rank that does: its text is the one that is read.
