@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aixcoder_serving.engine.interface import TokenLogprobs
 from aixcoder_serving.engine.ops import Collectives
-from aixcoder_serving.engine.vocabulary import Slice, leading, merge
+from aixcoder_serving.engine.vocabulary import Slice, leading, merge, row_blocks
 
 LOGPROB_ROWS = 64
 """Most rows that are worked on at a time: what bounds the memory of prompt logprobs. Compute no more logits at once."""
@@ -33,7 +33,9 @@ def _block(
     x: Tensor, ids: Sequence[int], top: Sequence[int], part: Slice, collectives: Collectives
 ) -> list[TokenLogprobs]:
     n = min(max(top), part.vocabulary)
-    gathered = collectives.all_gather(_own(x, torch.tensor(ids, device=x.device), n, part)).cpu()
+    wanted = torch.tensor(ids, device=x.device)
+    said = torch.cat([_own(x[rows], wanted[rows], n, part) for rows in row_blocks(x)])
+    gathered = collectives.all_gather(said).cpu()
     greatest, total, chosen = gathered[:, :, :3].unbind(-1)
     highest = greatest.amax(0)
     sums = torch.where(greatest > -torch.inf, total * torch.exp(greatest - highest), total)

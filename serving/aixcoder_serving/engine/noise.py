@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from aixcoder_serving.engine.vocabulary import row_blocks
+
 
 def _signed(x: int) -> int:
     return x - (1 << 64) if x >> 63 else x
@@ -23,8 +25,9 @@ _HIGHEST = 0x7FFFFFFF
 # u = h * _STEP + _LEAST for h of 31 bits: never 0, and never 1 where the largest h is rounded up to 2 ** 31.
 _STEP = 2.0**-31 * (1 - 2.0**-24)
 _LEAST = 2.0**-32
-_CACHED = 1 << 16  # numbers of a block that stay in a processor's cache
-_DEVICE_ROWS = 64
+
+NOISE_RANGE = 25.1
+"""The noise lies in -2.82 to 22.19: no two of it differ by more than this."""
 
 
 def _fold(z: Tensor, shift: int) -> None:
@@ -49,26 +52,36 @@ def keys(seeds: Tensor, positions: Tensor) -> Tensor:
 def gumbel(key: Tensor, first: int, count: int) -> Tensor:
     """Standard Gumbel noise -log(-log(1 - u)), float32 (R, count), of the ids `first` and after for the keys (R,).
 
-    1 - u and not u: float32 is finest near 0, and a small u is a large noise, which is what decides. It lies in
-    -2.82 to 22.19.
+    1 - u and not u: float32 is finest near 0, and a small u is a large noise, which is what decides.
     """
-    start = first // 2
-    z = torch.arange(start + 1, (first + count + 1) // 2 + 1, device=key.device).mul_(_GAMMA)
-    halves = _mix(z + key.unsqueeze(1)).view(torch.int32)
-    return _to_gumbel(halves)[:, first - 2 * start :][:, :count]
+    return _of_words(key, _words(first, count, key.device), first, count)
 
 
-def _to_gumbel(halves: Tensor) -> Tensor:
-    u = halves.bitwise_and_(_HIGHEST).float().mul_(_STEP).add_(_LEAST)
-    return u.neg_().log1p_().neg_().log_().neg_()
+def gumbel_at(key: Tensor, ids: Tensor) -> Tensor:
+    """The same noise for any ids (R, M) int64, with the keys (R,): float32 (R, M)."""
+    words = _mix((ids >> 1).add_(1).mul_(_GAMMA).add_(key.unsqueeze(1)))
+    return _to_gumbel(words >> (ids & 1).mul_(32))
 
 
 def add_noise(x: Tensor, temperatures: Tensor, key: Tensor, first: int) -> Iterator[Tensor]:
-    """Blocks of rows of x + temperature * noise, float32, of x (R, N): the ids `first` and after.
+    """Blocks of rows of x + temperature * noise, float32, of x (R, N): the ids `first` and after."""
+    words = _words(first, x.shape[1], x.device)
+    for rows in row_blocks(x):
+        noise = _of_words(key[rows], words, first, x.shape[1])
+        yield noise.mul_(temperatures[rows].unsqueeze(1)).add_(x[rows])
 
-    By the block, because a processor makes numbers that stay in its cache in half the time, and to bound the memory.
-    """
-    block = _DEVICE_ROWS if x.is_cuda else max(1, _CACHED // max(1, x.shape[1]))
-    for start in range(0, x.shape[0], block):
-        rows = slice(start, start + block)
-        yield gumbel(key[rows], first, x.shape[1]).mul_(temperatures[rows].unsqueeze(1)).add_(x[rows])
+
+def _words(first: int, count: int, device: torch.device) -> Tensor:
+    """The generator's states for key 0, one for two ids."""
+    return torch.arange(first // 2 + 1, (first + count + 1) // 2 + 1, device=device).mul_(_GAMMA)
+
+
+def _of_words(key: Tensor, words: Tensor, first: int, count: int) -> Tensor:
+    halves = _mix(words + key.unsqueeze(1)).view(torch.int32)
+    return _to_gumbel(halves)[:, first % 2 :][:, :count]
+
+
+def _to_gumbel(halves: Tensor) -> Tensor:
+    """Of the lowest 31 bits."""
+    u = halves.bitwise_and_(_HIGHEST).float().mul_(_STEP).add_(_LEAST)
+    return u.neg_().log1p_().neg_().log_().neg_()

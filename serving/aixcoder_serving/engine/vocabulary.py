@@ -6,12 +6,15 @@ the second rule the outcome would depend on the number of slices.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 _CHUNK = 256
+_CACHED = 1 << 16
+_DEVICE_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,17 @@ class Slice:
     first: int
     rows: int
     vocabulary: int
+
+
+def row_blocks(x: Tensor) -> Iterator[slice]:
+    """Blocks of the rows of x (R, N) to work on one after the other.
+
+    A processor is several times faster with numbers that stay in its cache and in memory that it has just used; a GPU
+    wants many at once, and its memory has an end.
+    """
+    size = _DEVICE_ROWS if x.is_cuda else max(1, _CACHED // max(1, x.shape[1]))
+    for start in range(0, x.shape[0], size):
+        yield slice(start, min(start + size, x.shape[0]))
 
 
 def largest(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,6 +54,25 @@ def largest(x: Tensor) -> tuple[Tensor, Tensor]:
     return values, start + offset
 
 
+def above(x: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's entries of at least floor (R, 1), by column: values and columns, both (R, M), of x (R, N).
+
+    M >= 1 is what the row with the most needs; others end with minus infinity and column N. On CUDA it waits for the
+    device.
+    """
+    rows, width = x.shape
+    row, column = (x >= floor).nonzero(as_tuple=True)
+    if rows == 1 and len(column):
+        return x[:, column], column.unsqueeze(0)
+    counts = torch.bincount(row, minlength=rows)
+    place = torch.arange(len(row), device=x.device) - (counts.cumsum(0) - counts)[row]
+    values = x.new_full((rows, max(1, *counts.tolist())), -torch.inf)
+    columns = torch.full(values.shape, width, device=x.device)
+    values[row, place] = x[row, column]
+    columns[row, place] = column
+    return values, columns
+
+
 def leading(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Each row's first min(n, N) entries in the order: values and columns, both (R, min(n, N)), of x (R, N).
 
@@ -47,8 +80,8 @@ def leading(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """
     rows, width = x.shape
     n = min(n, width)
-    if not n:
-        return x[:, :0], torch.empty((rows, 0), dtype=torch.int64, device=x.device)
+    if not n or not rows:
+        return x[:, :n], torch.empty((rows, n), dtype=torch.int64, device=x.device)
     size = width // (4 * n)
     if size < 2:
         values, columns = x.sort(dim=-1, descending=True, stable=True)
@@ -57,14 +90,8 @@ def leading(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
     # first n. The few others are sorted. torch.topk is slower, and does not say which of equal entries it takes.
     chunks = width // size
     maxima = x[:, : chunks * size].reshape(rows, chunks, size).amax(-1)
-    row, column = (x >= maxima.topk(n).values[:, -1:]).nonzero(as_tuple=True)
-    counts = torch.bincount(row, minlength=rows)
-    place = torch.arange(len(row), device=x.device) - (counts.cumsum(0) - counts)[row]
-    few = max(n, int(counts.max()) if rows else 0)
-    values = x.new_full((rows, few), -torch.inf)
-    columns = torch.full((rows, few), width, device=x.device)
-    values[row, place] = x[row, column]
-    columns[row, place] = column
+    floor = maxima.topk(n).values[:, -1:]
+    values, columns = above(x, torch.where(floor.isnan(), -torch.inf, floor))
     values, order = values.sort(dim=-1, descending=True, stable=True)
     return values[:, :n], columns.gather(1, order)[:, :n]
 

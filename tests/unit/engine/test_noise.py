@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from aixcoder_serving.engine.noise import _to_gumbel, add_noise, gumbel, keys
+from aixcoder_serving.engine.noise import NOISE_RANGE, _to_gumbel, add_noise, gumbel, gumbel_at, keys
 
 WORD = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -64,11 +64,18 @@ def test_an_id_has_its_noise_in_any_slice_and_batch(first: int, count: int) -> N
         assert torch.equal(gumbel(key[row : row + 1], first, count)[0], whole[row, first : first + count])
 
 
+def test_ids_in_any_order_have_the_same_noise() -> None:
+    key = keys(torch.tensor([3, 4]), torch.tensor([9, 9]))
+    ids = torch.tensor([[7, 7, 0, 4095], [1, 0, 2048, 2047]])
+    assert torch.equal(gumbel_at(key, ids), gumbel(key, 0, 4096).gather(1, ids))
+
+
 def test_the_ends_of_the_range_are_finite() -> None:
     found = _to_gumbel(torch.tensor([0, -(2**31), 1, 2**31 - 1, -1], dtype=torch.int32))
     assert found.isfinite().all()
     assert float(found.max()) == pytest.approx(22.18, abs=0.01)
     assert float(found.min()) == pytest.approx(-2.81, abs=0.01)
+    assert float(found.max() - found.min()) < NOISE_RANGE
 
 
 # Bounds of chi-square: the values that one draw in 10,000 passes. The draws are fixed: the tests pass always or never.

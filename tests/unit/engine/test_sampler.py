@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from aixcoder_serving.engine.collectives import OneRank
 from aixcoder_serving.engine.interface import Sampling
@@ -285,3 +286,17 @@ def test_pick_and_greedy_are_what_sample_does(size: int) -> None:
     assert picked == [_ids(logits, rows)] * size
     found = on_slices(logits, cut(V, size), lambda own, part, ranks: choices(greedy(own, part, ranks)))
     assert found == [[min(i for i in range(V) if row[i] == max(row)) for row in logits.tolist()]] * size
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_greedy_and_pick_never_wait_for_the_device(device: str) -> None:
+    """Tensors without values refuse to tell one: what passes here can be in a CUDA graph."""
+    with FakeTensorMode():
+        logits = torch.empty((70, 1000), device=device)
+        temperatures, whole = torch.empty(70, device=device), Slice(0, 1000, 1000)
+        seeds = torch.empty(70, dtype=torch.int64, device=device)
+        for found in (greedy(logits, whole, OneRank()), pick(logits, temperatures, seeds, seeds, whole, OneRank())):
+            assert found.shape == (70, 2)
+            assert found.device.type == device
+            with pytest.raises(DataDependentOutputException):
+                choices(found)

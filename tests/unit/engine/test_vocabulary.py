@@ -54,6 +54,15 @@ def test_leading_is_the_head_of_the_order(width: int, n: int, kind: str) -> None
     assert torch.equal(values, x.gather(1, columns))
 
 
+@pytest.mark.parametrize("n", [1, 20])
+def test_a_row_with_nan_leaves_the_others_alone(n: int) -> None:
+    x = _logits(3, 1000, "distinct")
+    x[1] = math.nan
+    _, columns = leading(x, n)
+    assert columns.shape == (3, n)
+    assert columns[[0, 2]].tolist() == [_order(row)[:n] for row in x[[0, 2]].tolist()]
+
+
 @given(
     st.lists(st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 2.0]), min_size=1, max_size=30), min_size=1, max_size=4),
     st.integers(1, 12),
