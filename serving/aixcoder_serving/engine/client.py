@@ -24,6 +24,7 @@ from aixcoder_serving.engine.interface import (
     EngineClosed,
     EngineSettings,
     EngineStats,
+    Finish,
     LoadFailed,
     Sampling,
 )
@@ -137,7 +138,10 @@ class EngineClient:
         self._end_process(_CLOSE_SECONDS)
         for thread in self._threads:
             thread.join()
-        self._fail_all("the engine is closed")
+        with self._lock:
+            handles, self._handles = list(self._handles.values()), {}
+        for handle in handles:
+            handle.end(Finish("cancelled", 0))
         if self._connection is not None:
             self._connection.close()
 
@@ -192,7 +196,7 @@ class EngineClient:
     def _take(self, message: Stepped) -> None:
         self._stats = message.stats
         if message.failure is not None:
-            self._lose(message.failure)
+            self._lose(message.failure, _CLOSE_SECONDS)  # it ends by itself, and its other ranks with it
         for output in message.outputs:
             with self._lock:
                 ended = output.finish is not None or output.error is not None
@@ -206,13 +210,13 @@ class EngineClient:
             elif output.finish is not None:
                 handle.end(output.finish)
 
-    def _lose(self, failure: str) -> None:
-        """No request can succeed any more."""
+    def _lose(self, failure: str, patience: float = 0.0) -> None:
+        """No request can succeed any more. The process has `patience` seconds to end by itself."""
         logger.error("the engine is lost: %s", failure)
         with self._lock:
             self._failure = failure
         self._fail_all(failure)
-        self._end_process()
+        self._end_process(patience)
 
     def _fail_all(self, message: str) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from aixcoder_serving.engine import checkpoint, dtype, loader
+from aixcoder_serving.engine import checkpoint, dtype, loading
 from aixcoder_serving.engine.cost import measure
 from aixcoder_serving.engine.device import check_device
 from aixcoder_serving.engine.engine import EngineCore
@@ -58,7 +58,7 @@ class RankServer:
 
     def __init__(self, collectives: Collectives) -> None:
         self._collectives = collectives
-        self._loaded: loader.Loaded | None = None
+        self._loaded: loading.Loaded | None = None
 
     def load(self, command: Load, connection: Connection | None = None) -> int:
         """Load this rank's share, tell how far it is; returns the number of blocks. Raises `LoadFailed`."""
@@ -73,7 +73,7 @@ class RankServer:
             from aixcoder_serving.engine.nccl import NcclCollectives
 
             self._collectives = NcclCollectives(self._collectives.rank, self._collectives.size, command.rendezvous)
-        self._loaded = loader.load(
+        self._loaded = loading.load(
             checkpoint.inspect(settings.model_path), settings, self._collectives, on_percent, self._collectives.beat
         )
         return self._loaded.blocks
@@ -166,7 +166,7 @@ def _load(start: Start, connection: Connection, heartbeat: Heartbeat) -> tuple[E
         executor = GroupExecutor(group, RankServer(group.collectives))
         with tempfile.TemporaryDirectory(prefix="aixcoder-ranks-") as rendezvous:
             blocks = executor.load(Load(settings, rendezvous), connection)
-        most = loader.most_tokens(settings)
+        most = loading.most_tokens(settings)
         cost = measure(
             executor.run,
             budget_ms=settings.step_budget_ms,

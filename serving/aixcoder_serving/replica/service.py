@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 
 from aixcoder_serving.engine import checkpoint
+from aixcoder_serving.engine.client import EngineClient
 from aixcoder_serving.engine.interface import (
     Engine,
     EngineClosed,
@@ -242,9 +243,7 @@ class ReplicaService:
                 f"{settings.model_path}: the tokenizer has {vocabulary.size} ids, the model {found.vocabulary_size}: "
                 "they do not belong together",
             )
-        from aixcoder_serving.engine.transformers_engine import TransformersEngine
-
-        engine = TransformersEngine(
+        engine = EngineClient(
             EngineSettings(
                 model_path=settings.model_path,
                 device=settings.device,

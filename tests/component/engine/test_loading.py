@@ -1,21 +1,23 @@
-"""Every way in which a model can not be loaded is a reason and a sentence."""
+"""Every way in which a model can not be loaded is a reason and a sentence, told by the engine's own process."""
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from aixcoder_serving.engine.client import EngineClient
 from aixcoder_serving.engine.interface import EngineSettings, LoadFailed, Sampling
-from aixcoder_serving.engine.transformers_engine import TransformersEngine
 from aixcoder_serving.fim.vocabulary import Vocabulary
-from tests.component.engine.conftest import TINY, complete
-
-CPU = EngineSettings(str(TINY), device="cpu", dtype="float32", max_model_length=64, max_concurrent_sequences=1)
+from tests.component.engine.conftest import TINY, MakeEngine, complete
 
 
 def _truncated(model: Path) -> None:
@@ -23,19 +25,9 @@ def _truncated(model: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100_000])
 
 
-def _garbage(model: Path) -> None:
-    (model / "model.safetensors").write_bytes(b"\x00" * 1000)
-
-
 def _without_a_tensor(model: Path) -> None:
     tensors = load_file(model / "model.safetensors")
     del tensors["model.layers.3.mlp.up_proj.weight"]
-    save_file(tensors, model / "model.safetensors", {"format": "pt"})
-
-
-def _with_a_wrong_shape(model: Path) -> None:
-    tensors = load_file(model / "model.safetensors")
-    tensors["model.norm.weight"] = torch.ones(7)
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
 
 
@@ -49,21 +41,21 @@ def _another_architecture(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason", "message"),
+    ("spoil", "size", "reason", "message"),
     [
-        (_truncated, "ModelInvalid", "can not be"),
-        (_garbage, "ModelInvalid", "can not be"),
-        (_without_a_tensor, "ModelInvalid", "lacks 1 tensors, model.layers.3.mlp.up_proj.weight among them"),
-        (_with_a_wrong_shape, "ModelInvalid", "can not be"),
-        (_without_weights, "ModelNotFound", "holds no weights"),
-        (_another_architecture, "ModelInvalid", "names no LlamaForCausalLM"),
+        (_truncated, 1, "ModelInvalid", "model.safetensors"),
+        (_without_a_tensor, 2, "ModelInvalid", "model.layers.3.mlp.up_proj.weight"),
+        (_without_weights, 1, "ModelNotFound", "holds no weights"),
+        (_another_architecture, 1, "ModelInvalid", "names no LlamaForCausalLM"),
     ],
 )
-def test_a_spoilt_folder(tmp_path: Path, spoil: Callable[[Path], None], reason: str, message: str) -> None:
+def test_a_spoilt_folder(
+    make_engine: MakeEngine, tmp_path: Path, spoil: Callable[[Path], None], size: int, reason: str, message: str
+) -> None:
     shutil.copytree(TINY, tmp_path / "model")
     spoil(tmp_path / "model")
     with pytest.raises(LoadFailed, match=message) as failed:
-        TransformersEngine(replace(CPU, model_path=str(tmp_path / "model")), []).load()
+        make_engine(model_path=str(tmp_path / "model"), tensor_parallel_size=size)
     print(failed.value)
     assert failed.value.reason == reason
 
@@ -71,62 +63,68 @@ def test_a_spoilt_folder(tmp_path: Path, spoil: Callable[[Path], None], reason: 
 @pytest.mark.parametrize(
     ("settings", "reason", "message"),
     [
-        (replace(CPU, dtype="float16"), "DeviceNotFound", "float16 is not for cpu"),
-        (replace(CPU, max_model_length=40_000), "ModelInvalid", "40000 is asked for; the model has 32768"),
-        (replace(CPU, model_path="/nowhere"), "ModelNotFound", "/nowhere is not a folder"),
+        ({"dtype": "float16"}, "DeviceNotFound", "float16 is not for cpu"),
+        ({"max_model_length": 40_000}, "ModelInvalid", "40000 is asked for; the model has 32768"),
+        ({"model_path": "/nowhere"}, "ModelNotFound", "/nowhere is not a folder"),
+        ({"cache_tokens": 10**12}, "OutOfMemory", "the cache for cache_tokens 1000000000000 needs"),
+        pytest.param(
+            {"device": "cuda", "dtype": "bfloat16"},
+            "DeviceNotFound",
+            r"1 CUDA device\(s\) are asked for and 0 are visible",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here"),
+        ),
     ],
 )
-def test_settings_that_can_not_be(settings: EngineSettings, reason: str, message: str) -> None:
+def test_settings_that_can_not_be(make_engine: MakeEngine, settings: dict[str, Any], reason: str, message: str) -> None:
     with pytest.raises(LoadFailed, match=message) as failed:
-        TransformersEngine(settings, []).load()
+        make_engine(**settings)
     assert failed.value.reason == reason
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_cuda_asked_for_and_absent() -> None:
-    with pytest.raises(LoadFailed, match=r"1 CUDA device\(s\) are asked for and 0 are visible") as failed:
-        TransformersEngine(replace(CPU, device="cuda", dtype="bfloat16"), []).load()
-    assert failed.value.reason == "DeviceNotFound"
+def test_a_process_that_is_killed_while_it_loads(vocabulary: Vocabulary) -> None:
+    engine = EngineClient(EngineSettings(str(TINY), device="cpu", dtype="float32"), vocabulary.token_bytes)
+
+    def kill() -> None:
+        while engine.pid is None:
+            time.sleep(0.01)
+        os.kill(engine.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(LoadFailed, match=r"ended while it was loading \(signal 9\)"):
+        engine.load()
+    killer.join()
+    engine.close()
 
 
-def test_memory_that_is_not_there() -> None:
-    """Torch's own allocator refuses; its words are recognised."""
-    from aixcoder_serving.engine.device import is_out_of_memory
-
-    with pytest.raises(RuntimeError) as refused:
-        torch.empty(2**60, dtype=torch.uint8)
-    assert is_out_of_memory(refused.value)
-    assert not is_out_of_memory(RuntimeError("shapes differ"))
-
-
-def test_percent_rises_to_a_hundred(vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = TransformersEngine(CPU, vocabulary.token_bytes)
-    seen: list[int] = []
-    count = engine._count
-
-    def watched(load_percent: int | None = None, **more: int) -> None:
-        if load_percent is not None:
-            seen.append(load_percent)
-        count(load_percent, **more)
-
-    monkeypatch.setattr(engine, "_count", watched)
-    engine.load()
+def test_percent_rises_to_a_hundred(vocabulary: Vocabulary) -> None:
+    engine = EngineClient(
+        EngineSettings(str(TINY), device="cpu", dtype="float32", max_model_length=2048, cache_tokens=4096),
+        vocabulary.token_bytes,
+    )
+    seen = [engine.stats().load_percent]
+    loading = threading.Thread(target=engine.load)
+    loading.start()
+    while loading.is_alive():
+        if engine.stats().load_percent != seen[-1]:
+            seen.append(engine.stats().load_percent)
+        time.sleep(0.0005)
+    loading.join()
     engine.close()
     assert seen == sorted(seen)
-    assert (seen[0], seen[-1]) == (0, 100)
-    assert len(set(seen)) > 20
+    assert (seen[0], engine.stats().load_percent) == (0, 100)
+    assert len(seen) > 3
 
 
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
-async def test_other_number_formats_run(vocabulary: Vocabulary, dtype: str) -> None:
-    engine = TransformersEngine(replace(CPU, dtype=dtype), vocabulary.token_bytes)  # type: ignore[arg-type]
-    engine.load()
+async def test_other_number_formats_run(make_engine: MakeEngine, dtype: str) -> None:
+    engine = make_engine(dtype=dtype)
     outcome = await complete(engine, [1, 300], Sampling(max_tokens=3))
     engine.close()
     assert len(outcome.ids) == 3
 
 
-async def test_shards(tmp_path: Path, vocabulary: Vocabulary) -> None:
+async def test_shards(make_engine: MakeEngine, tmp_path: Path) -> None:
     """Weights in several files give what one file gives."""
     shutil.copytree(TINY, tmp_path / "model")
     tensors = sorted(load_file(tmp_path / "model" / "model.safetensors").items())
@@ -140,8 +138,7 @@ async def test_shards(tmp_path: Path, vocabulary: Vocabulary) -> None:
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
     outcomes = []
     for path in (TINY, tmp_path / "model"):
-        engine = TransformersEngine(replace(CPU, model_path=str(path)), vocabulary.token_bytes)
-        engine.load()
+        engine = make_engine(model_path=str(path))
         outcomes.append((await complete(engine, [1, 300, 400], Sampling(max_tokens=16))).ids)
         engine.close()
     assert outcomes[0] == outcomes[1]

@@ -1,75 +1,127 @@
+"""Chosen tokens depend on the request alone: its seed, its penalties, its stops; never on what runs beside it."""
+
+from typing import Any
+
+import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from aixcoder_serving.engine.client import EngineClient
 from aixcoder_serving.engine.interface import Finish, Sampling
-from aixcoder_serving.engine.transformers_engine import TransformersEngine
 from aixcoder_serving.fim.detokenize import TextStream
 from aixcoder_serving.fim.vocabulary import Vocabulary
-from tests.component.engine.conftest import complete, complete_all
+from tests.component.engine.conftest import TINY, MakeEngine, Prompt, complete, complete_all
+from tests.component.engine.cores import Core, native_ops
 
-Prompts = list[tuple[int, ...]]
-
-
-def _sampled(temperature: float = 1.0, **more: float) -> Sampling:
-    return Sampling(max_tokens=24, temperature=temperature, **more)  # type: ignore[arg-type]
-
-
-async def test_a_seed_repeats_whatever_runs_beside_it(engine: TransformersEngine, prompts: Prompts) -> None:
-    alone = await complete(engine, prompts[0], _sampled(seed=7))
-    noise = [(prompt, _sampled()) for prompt in prompts[1:6]]
-    crowd = await complete_all(engine, [*noise[:2], (prompts[0], _sampled(seed=7)), *noise[2:]])
-    assert crowd[2].ids == alone.ids
-    torch.manual_seed(1)
-    assert (await complete(engine, prompts[0], _sampled(seed=7))).ids == alone.ids
+WISHES: dict[str, dict[str, Any]] = {
+    "a temperature": {"temperature": 1.0, "seed": 7},
+    "a high temperature": {"temperature": 2.0, "seed": -(2**63)},
+    "top-p": {"temperature": 1.2, "seed": 2**63 - 1, "top_p": 0.7},
+    "top-k": {"temperature": 1.2, "seed": 3, "top_k": 5},
+    "min-p": {"temperature": 1.2, "seed": 3, "min_p": 0.05},
+    "penalties": {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3},
+    "penalties and a seed": {"temperature": 0.8, "seed": 4, "repetition_penalty": 1.2, "frequency_penalty": 0.5},
+    "a bias": {"logit_bias": ((300, 4.0), (301, -100.0))},
+    "a least length": {"min_tokens": 9, "stop_ids": frozenset(range(0, 2048, 3))},
+}
 
 
-async def test_seeds_differ_and_no_seed_is_a_new_one(engine: TransformersEngine, prompts: Prompts) -> None:
-    wishes = [(prompts[0], _sampled(temperature=2.0, seed=n)) for n in range(4)]
-    wishes += [(prompts[0], _sampled(temperature=2.0))] * 4
+def _wish(name: str) -> Sampling:
+    return Sampling(max_tokens=24, **WISHES[name])
+
+
+@pytest.fixture(scope="module")
+def expected(vocabulary: Vocabulary, prompts: list[Prompt]) -> dict[str, list[int]]:
+    """Alone, nothing cached, nothing drafted."""
+    core = Core(str(TINY), native_ops(), vocabulary.token_bytes, prefix_caching=False, drafting=False, slots=1)
+    return {name: core.complete(prompts[0], _wish(name)).ids for name in WISHES}
+
+
+def test_wishes_make_a_difference(
+    expected: dict[str, list[int]], vocabulary: Vocabulary, prompts: list[Prompt]
+) -> None:
+    core = Core(str(TINY), native_ops(), vocabulary.token_bytes)
+    greedy = core.complete(prompts[0], Sampling(max_tokens=24)).ids
+    assert all(ids != greedy for ids in expected.values())
+    assert len(expected["a least length"]) >= 9
+
+
+@pytest.mark.parametrize("name", WISHES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="cached and drafted"),
+        pytest.param({"tokens_a_step": 20}, id="in chunks"),
+        pytest.param({"slots": 3}, id="batched by three"),
+    ],
+)
+def test_in_company(
+    vocabulary: Vocabulary, prompts: list[Prompt], expected: dict[str, list[int]], name: str, options: dict[str, Any]
+) -> None:
+    core = Core(str(TINY), native_ops(), vocabulary.token_bytes, **options)
+    company = [core.submit(prompt, Sampling(max_tokens=24, temperature=1.0)) for prompt in prompts[1:4]]
+    right, wrong = [*expected[name]], [*expected[name][:4], 5, 6, 7]
+    answers = [core.submit(prompts[0], _wish(name), draft=draft) for draft in (right, wrong, ())]
+    core.finish()
+    assert [answer.ids for answer in answers] == [expected[name]] * 3
+    assert all(answer.finish is not None for answer in company)
+
+
+async def test_split_over_two_ranks(
+    make_engine: MakeEngine, prompts: list[Prompt], expected: dict[str, list[int]]
+) -> None:
+    engine = make_engine(tensor_parallel_size=2)
+    outcomes = await complete_all(engine, [(prompts[0], _wish(name)) for name in WISHES])
+    engine.close()
+    assert {name: outcome.ids for name, outcome in zip(WISHES, outcomes, strict=True)} == expected
+
+
+async def test_seeds_differ_and_no_seed_is_a_new_one(engine: EngineClient, prompts: list[Prompt]) -> None:
+    wishes = [(prompts[0], Sampling(max_tokens=24, temperature=2.0, seed=n)) for n in range(4)]
+    wishes += [(prompts[0], Sampling(max_tokens=24, temperature=2.0))] * 4
     outcomes = await complete_all(engine, wishes)
     assert len({tuple(outcome.ids) for outcome in outcomes}) == 8
 
 
-async def test_draws_are_those_of_the_warped_distribution(
-    engine: TransformersEngine, oracle: LlamaForCausalLM, prompts: Prompts
-) -> None:
-    """Step by step: logits / T, the smallest set of tokens with top_p of the chance, one draw by the seed."""
-    temperature, top_p, seed = 1.3, 0.8, 11
-    outcome = await complete(engine, prompts[2], _sampled(temperature=temperature, top_p=top_p, seed=seed))
-    generator = torch.Generator().manual_seed(seed)
-    ids, expected = list(prompts[2]), []
-    for _ in range(8):
-        with torch.no_grad():
-            chances = torch.softmax(oracle(torch.tensor([ids])).logits[0, -1] / temperature, dim=-1)
-        order = torch.argsort(chances, descending=True)
-        kept = torch.zeros_like(chances)
-        before = torch.cumsum(chances[order], 0) - chances[order]
-        kept[order[before < top_p]] = chances[order[before < top_p]]
-        expected.append(int(torch.multinomial(kept / kept.sum(), 1, generator=generator)))
-        ids.append(expected[-1])
-    assert outcome.ids[:8] == expected
-
-
-async def test_a_narrow_top_p_is_greedy(engine: TransformersEngine, prompts: Prompts) -> None:
+async def test_a_narrow_choice_is_the_greedy_one(engine: EngineClient, prompts: list[Prompt]) -> None:
     greedy = await complete(engine, prompts[3], Sampling(max_tokens=24))
-    assert (await complete(engine, prompts[3], _sampled(top_p=1e-6))).ids == greedy.ids
-
-
-async def test_a_temperature_near_zero_is_greedy(engine: TransformersEngine, prompts: Prompts) -> None:
-    greedy = await complete(engine, prompts[3], Sampling(max_tokens=12))
-    for temperature in (1e-300, 1e-5, 1e-3):
-        wish = Sampling(max_tokens=12, temperature=temperature)
+    for narrow in ({"top_p": 1e-6}, {"top_k": 1}, {"min_p": 1.0}, {"temperature": 1e-300}, {"temperature": 1e-6}):
+        wish = Sampling(max_tokens=24, **{"temperature": 1.0, **narrow})  # type: ignore[arg-type]
         assert (await complete(engine, prompts[3], wish)).ids == greedy.ids
 
 
-async def test_seeds_at_both_ends(engine: TransformersEngine, prompts: Prompts) -> None:
-    for seed in (-(2**63), 2**63 - 1, 0):
-        outcome = await complete(engine, prompts[0], _sampled(seed=seed))
-        assert outcome.finish is not None
-        assert outcome.finish.reason == "length"
+@pytest.mark.parametrize("top", [0, 1, 5])
+def test_logprobs(vocabulary: Vocabulary, oracle: LlamaForCausalLM, prompts: list[Prompt], top: int) -> None:
+    core = Core(str(TINY), native_ops(), vocabulary.token_bytes)
+    answer = core.complete(prompts[0], Sampling(max_tokens=10, logprobs=top, temperature=1.0, seed=1, top_k=7))
+    with torch.inference_mode():
+        logits = oracle(torch.tensor([[*prompts[0], *answer.ids]])).logits[0]
+    expected = torch.log_softmax(logits[len(prompts[0]) - 1 : -1].float(), dim=-1)
+    assert [entry.token_id for entry in answer.logprobs] == answer.ids
+    for entry, row in zip(answer.logprobs, expected, strict=True):
+        assert entry.logprob == pytest.approx(row[entry.token_id].item(), abs=1e-4)
+        values, ids = row.topk(top) if top else (torch.empty(0), torch.empty(0))
+        assert [i for i, _ in entry.top] == ids.tolist()
+        assert [value for _, value in entry.top] == pytest.approx(values.tolist(), abs=1e-4)
 
 
-async def test_stop_strings_across_tokens(engine: TransformersEngine, vocabulary: Vocabulary, prompts: Prompts) -> None:
+@pytest.mark.parametrize("max_tokens", [0, 3])
+def test_prompt_logprobs(
+    vocabulary: Vocabulary, oracle: LlamaForCausalLM, prompts: list[Prompt], max_tokens: int
+) -> None:
+    core = Core(str(TINY), native_ops(), vocabulary.token_bytes, tokens_a_step=100)
+    core.complete(prompts[0], Sampling(max_tokens=1))
+    answer = core.complete(prompts[0], Sampling(max_tokens=max_tokens, prompt_logprobs=2))
+    with torch.inference_mode():
+        rows = torch.log_softmax(oracle(torch.tensor([prompts[0]])).logits[0].float(), dim=-1)
+    assert answer.finish == Finish("length", max_tokens, cached_tokens=0), "it reads no cached prefix"
+    assert [entry.token_id for entry in answer.prompt_logprobs] == list(prompts[0][1:])
+    for entry, row in zip(answer.prompt_logprobs, rows[:-1], strict=True):
+        assert entry.logprob == pytest.approx(row[entry.token_id].item(), abs=1e-4)
+        assert [value for _, value in entry.top] == pytest.approx(row.topk(2).values.tolist(), abs=1e-4)
+
+
+async def test_stop_strings_across_tokens(engine: EngineClient, vocabulary: Vocabulary, prompts: list[Prompt]) -> None:
     """Every three characters of what the model writes, as a stop string, end it exactly there."""
     free = await complete(engine, prompts[0], Sampling(max_tokens=12))
     text = vocabulary.decode(free.ids)
@@ -80,15 +132,15 @@ async def test_stop_strings_across_tokens(engine: TransformersEngine, vocabulary
     for stop, outcome in zip(stops, outcomes, strict=True):
         assert outcome.finish is not None
         assert outcome.finish.reason == "stop"
-        stream, shown = TextStream(vocabulary), ""
-        for token, held in zip(outcome.ids, outcome.held, strict=False):
-            shown += stream.push([token], held)
+        stream = TextStream(vocabulary)
+        shown = stream.push(outcome.ids, outcome.held[-1]) + stream.finish(outcome.finish.trim_bytes)
         start = text.index(stop)
-        assert shown + stream.finish(outcome.finish.trim_bytes) == text[:start]
+        assert shown == text[:start]
         across += any(start < border < start + 3 for border in borders)
     assert across > 5
 
 
-async def test_a_stop_string_that_never_comes(engine: TransformersEngine, prompts: Prompts) -> None:
+async def test_a_stop_string_that_never_comes(engine: EngineClient, prompts: list[Prompt]) -> None:
     outcome = await complete(engine, prompts[0], Sampling(max_tokens=6, stop=("\x01",)))
-    assert outcome.finish == Finish("length", 6)
+    assert outcome.finish is not None
+    assert outcome.finish.reason == "length"
