@@ -74,12 +74,12 @@ def _fit(
 ) -> tuple[list[int], list[int], bool]:
     """Ids of header and prefix, ids of the suffix, at most `budget` together; and whether something was cut."""
     encode = vocabulary.encode
-    before, after = truncate.whole(encode, lines + prefix, budget), truncate.whole(encode, suffix, budget)
-    if before is not None and after is not None and len(before) + len(after) <= budget:
+    before = truncate.whole(encode, lines + prefix, budget)
+    length = budget if before is None else len(before)
+    after = truncate.whole(encode, suffix, budget - length)
+    if before is not None and after is not None:
         return before, after, False
-    share = truncate.suffix_share(budget, budget if before is None else len(before))
-    if after is None or len(after) > share:
-        after = encode(truncate.head(encode, suffix, share)).ids
+    after = truncate.head(encode, suffix, truncate.suffix_share(budget, length))
     room = budget - len(after)
     if before is None or len(before) > room:
         before = truncate.tail(encode, prefix, room, lines).ids

@@ -16,14 +16,15 @@ from aixcoder_serving.fim.vocabulary import Encoded
 Encode = Callable[[str], Encoded]
 
 _CHARACTERS_PER_TOKEN = 4  # first guess of how much of a long text is worth encoding; doubled where it is too little
+_TORN = 32  # tokens, more than a word adds that is torn where the encoding begins
 _LINE_SHARE = 16  # this part of the prefix window is left for the cursor's line to grow in
 
 
 def whole(encode: Encode, text: str, budget: int) -> list[int] | None:
     """Ids of `text`, or None where they are more than `budget`; a text much longer than that is not encoded whole."""
-    reach = max(budget, 1) * _CHARACTERS_PER_TOKEN
+    reach = (budget + _TORN) * _CHARACTERS_PER_TOKEN
     while reach < len(text):
-        if len(encode(text[-reach:]).ids) > budget:
+        if len(encode(text[-reach:]).ids) > budget + _TORN:
             return None
         reach *= 2
     ids = encode(text).ids
@@ -42,10 +43,10 @@ def suffix_share(budget: int, prefix: int) -> int:
     return budget - quarter * min(-(-prefix // quarter), 3)
 
 
-def head(encode: Encode, text: str, budget: int) -> str:
-    """The first whole lines of `text` that have at most `budget` tokens; of a longer first line, its start."""
+def head(encode: Encode, text: str, budget: int) -> list[int]:
+    """Ids of the first whole lines of `text` that have at most `budget` tokens; of a longer first line, its start."""
     if budget <= 0:
-        return ""
+        return []
     reach = budget * _CHARACTERS_PER_TOKEN
     while True:
         part = text[:reach]
@@ -54,12 +55,12 @@ def head(encode: Encode, text: str, budget: int) -> str:
             break
         reach *= 2
     while len(encoded.ids) > budget:
-        cut = encoded.starts[budget]
+        cut = encoded.starts()[budget]
         end = part.rfind("\n", 0, cut) + 1
         # Re-encoded alone, a cut text can have a token more: then go on with one character less at least.
         part = part[: end or min(cut, len(part) - 1)]
         encoded = encode(part)
-    return part
+    return encoded.ids
 
 
 class Tail(NamedTuple):
@@ -101,9 +102,9 @@ def _last(encode: Encode, text: str, tokens: int) -> int:
     reach = tokens * _CHARACTERS_PER_TOKEN
     while True:
         offset = max(len(text) - reach, 0)
-        starts = encode(text[offset:]).starts
-        if len(starts) > tokens:
-            return max(offset + starts[-tokens], 1)
+        encoded = encode(text[offset:])
+        if len(encoded.ids) > tokens:
+            return max(offset + encoded.starts()[-tokens], 1)
         if offset == 0:
             return 0
         reach *= 2

@@ -11,7 +11,7 @@ from aixcoder_serving.fim.vocabulary import Encoded, Vocabulary
 def letters(text: str) -> Encoded:
     """A tokenizer with a token for each character, but three for a snowman."""
     starts = [n for n, character in enumerate(text) for _ in range(3 if character == "☃" else 1)]
-    return Encoded([0] * len(starts), starts)
+    return Encoded([0] * len(starts), lambda: starts)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_tail(text: str, budget: int, expected: str) -> None:
     ],
 )
 def test_head(text: str, budget: int, expected: str) -> None:
-    assert head(letters, text, budget) == expected
+    assert head(letters, text, budget) == letters(expected).ids
 
 
 LINES = "".join(f"{n:07d}--\n" for n in range(100))  # 10 tokens a line
@@ -122,11 +122,11 @@ def test_a_long_line_moves_the_window_forward_only() -> None:
 def test_all_fit_and_keep_the_end_at_the_cursor(vocabulary: Vocabulary, text: str, budget: int) -> None:
     before, after = tail(vocabulary.encode, text, budget), head(vocabulary.encode, text, budget)
     assert before.ids == vocabulary.encode(text[before.start :]).ids
-    assert text.startswith(after)
+    assert text.startswith(vocabulary.decode(after))
     ids = vocabulary.encode(text).ids
-    assert max(len(before.ids), len(vocabulary.encode(after).ids)) <= budget
+    assert max(len(before.ids), len(after)) <= budget
     assert whole(vocabulary.encode, text, budget) == (ids if len(ids) <= budget else None)
-    assert (after == text) == (len(ids) <= budget)
+    assert (after == ids) == (len(ids) <= budget)
 
 
 def test_a_long_text_is_not_encoded_whole() -> None:
@@ -139,7 +139,7 @@ def test_a_long_text_is_not_encoded_whole() -> None:
     text = "0123456789\n" * 100_000
     assert whole(counted, text, 100) is None
     assert text[tail(counted, text, 100).start :] == "0123456789\n" * 6
-    assert head(counted, text, 100) == "0123456789\n" * 9
+    assert len(head(counted, text, 100)) == 99
     assert max(seen) < 1000
 
 

@@ -96,7 +96,7 @@ def test_neither_guard_leaves_a_trace(sentencepiece: Vocabulary, vocabulary: Voc
         encoded = v.encode(text)
         assert v.decode(encoded.ids) == text
         assert encoded.ids == vocabulary.encode(text).ids
-        assert encoded.starts[:1] == [0][: len(encoded.ids)]
+        assert encoded.starts()[:1] == [0][: len(encoded.ids)]
 
 
 def test_without_guards_the_traps_are_real(sentencepiece: Vocabulary) -> None:
@@ -114,7 +114,7 @@ def test_without_guards_the_traps_are_real(sentencepiece: Vocabulary) -> None:
 
 def test_starts_are_characters_of_the_text(vocabulary: Vocabulary) -> None:
     encoded = vocabulary.encode("é☃x")
-    assert encoded.starts == [0, 1, 1, 1, 2]
+    assert encoded.starts() == [0, 1, 1, 1, 2]
 
 
 def test_token_bytes_are_what_ids_stand_for(vocabulary: Vocabulary) -> None:
