@@ -21,7 +21,7 @@ from aixcoder_serving.engine.interface import LoadFailed
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _LENGTH_BYTES = 8
-_CHUNK_BYTES = 2**22
+_STAGING_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Made once: buffers that come and go between lasting ones leave holes in the heap.
+        self._staging = torch.empty(_STAGING_BYTES, dtype=torch.uint8)
         try:
             self._file = os.open(path, os.O_RDONLY)
         except OSError as error:
@@ -65,10 +67,14 @@ class TensorFile:
         width = prod(stored.shape[1:])
         columns = range(width) if columns is None else columns
         target = target.view(len(rows), len(columns))
-        step = max(1, _CHUNK_BYTES // (len(columns) * dtype.itemsize or 1))
-        for first in range(0, len(rows), step):
+        staged = target.dtype != dtype
+        row_bytes = len(columns) * dtype.itemsize
+        if staged and row_bytes > len(self._staging):
+            self._staging = torch.empty(row_bytes, dtype=torch.uint8)
+        step = max(1, len(self._staging) // max(row_bytes, 1)) if staged else len(rows)
+        for first in range(0, len(rows), step or 1):
             part = target[first : first + step]
-            chunk = part if target.dtype == dtype else torch.empty(part.shape, dtype=dtype)
+            chunk = self._staging[: part.numel() * dtype.itemsize].view(dtype).view(part.shape) if staged else part
             start = stored.start + (rows.start + first) * width * dtype.itemsize
             buffer = chunk.view(torch.uint8).numpy()
             if len(columns) == width:
@@ -76,7 +82,7 @@ class TensorFile:
             else:
                 for n, row in enumerate(buffer):
                     self._fill(name, row.data, start + (n * width + columns.start) * dtype.itemsize)
-            if chunk is not part:
+            if staged:
                 part.copy_(chunk)
 
     def _fill(self, name: str, buffer: memoryview, start: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -97,7 +99,7 @@ def _check(pieces: Iterable[Piece], holders: Mapping[str, TensorFile], checkpoin
 
 
 def _make(parameter: Parameter, holders: Mapping[str, TensorFile], ops: Ops) -> Any:
-    weight = torch.empty(parameter.shape, dtype=ops.dtype)
+    weight = _outside_the_heap(parameter.shape, ops.dtype)
     row = 0
     for piece in parameter.pieces:
         target = weight[row : row + len(piece.rows)]
@@ -107,3 +109,15 @@ def _make(parameter: Parameter, holders: Mapping[str, TensorFile], ops: Ops) -> 
     if not parameter.packed:
         return weight
     return ops.pack(weight) if weight.numel() else None
+
+
+def _outside_the_heap(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor whose memory the system has back at once when it is dropped.
+
+    Where packing drops every other buffer, the heap would keep them as holes between those that stay.
+    """
+    count = prod(shape)
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    memory = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=dtype, count=count).view(shape)
