@@ -11,6 +11,9 @@ class OneRank:
     rank = 0
     size = 1
 
+    def beat(self) -> None:
+        """See `Collectives`. Nobody watches."""
+
     def all_reduce(self, x: Tensor) -> Tensor:
         """See `Collectives`."""
         return x

@@ -50,6 +50,10 @@ class Collectives(Protocol):
     rank: int
     size: int
 
+    def beat(self) -> None:
+        """Show that this rank moves; to be called more often than every second."""
+        ...
+
     def all_reduce(self, x: Tensor) -> Tensor:
         """The sum over all ranks, added in the order of ranks; may be `x` itself, overwritten."""
         ...
