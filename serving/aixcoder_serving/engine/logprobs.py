@@ -34,8 +34,8 @@ def _block(
 ) -> list[TokenLogprobs]:
     n = min(max(top), part.vocabulary)
     wanted = torch.tensor(ids, device=x.device)
-    said = torch.cat([_own(x[rows], wanted[rows], n, part) for rows in row_blocks(x)])
-    gathered = collectives.all_gather(said).cpu()
+    sums = torch.cat([_sums(x[rows], wanted[rows], part) for rows in row_blocks(x)])
+    gathered = collectives.all_gather(torch.cat((sums, _top(x, n, part)), dim=1)).cpu()
     greatest, total, chosen = gathered[:, :, :3].unbind(-1)
     highest = greatest.amax(0)
     sums = torch.where(greatest > -torch.inf, total * torch.exp(greatest - highest), total)
@@ -50,22 +50,26 @@ def _block(
     ]
 
 
-def _own(x: Tensor, ids: Tensor, n: int, part: Slice) -> Tensor:
-    """What this slice knows, (R, 3 + 2 n) float64: greatest logit, sum of exp(logit - greatest), the id's logit, top n.
+def _sums(x: Tensor, ids: Tensor, part: Slice) -> Tensor:
+    """What this slice knows of the row's softmax, (R, 3) float64.
 
-    Values first, then their ids. A slice that lacks something says minus infinity, or 0 for the sum.
+    The greatest logit, the sum of exp(logit - greatest) and the id's logit; minus infinity or 0 where it has none.
     """
-    said = torch.full((len(ids), 3 + 2 * n), -torch.inf, dtype=torch.float64, device=x.device)
-    said[:, 1] = 0
-    said[:, 3 + n :] = part.vocabulary
-    if part.rows:
-        greatest = x.amax(-1, keepdim=True)
-        said[:, 0] = greatest[:, 0]
-        said[:, 1] = torch.exp(x - greatest.clamp(min=torch.finfo(x.dtype).min)).sum(-1, dtype=torch.float64)
-        own = (ids - part.first).unsqueeze(1)
-        logit = x.gather(1, own.clamp(0, part.rows - 1))
-        said[:, 2] = torch.where((own >= 0) & (own < part.rows), logit, -torch.inf)[:, 0]
-        values, columns = leading(x, n)
-        said[:, 3 : 3 + values.shape[1]] = values
-        said[:, 3 + n : 3 + n + values.shape[1]] = columns + part.first
+    if not part.rows:
+        return torch.tensor([[-torch.inf, 0.0, -torch.inf]], dtype=torch.float64, device=x.device).repeat(len(ids), 1)
+    greatest = x.amax(-1, keepdim=True)
+    total = (x - greatest.clamp(min=torch.finfo(x.dtype).min)).exp_().sum(-1, dtype=torch.float64)
+    own = (ids - part.first).unsqueeze(1)
+    logit = x.gather(1, own.clamp(0, part.rows - 1))
+    logit = torch.where((own >= 0) & (own < part.rows), logit, -torch.inf)
+    return torch.stack((greatest[:, 0].double(), total, logit[:, 0].double()), dim=-1)
+
+
+def _top(x: Tensor, n: int, part: Slice) -> Tensor:
+    """This slice's n likeliest, (R, 2 n) float64: logits, then their ids; filled up as `merge` asks."""
+    said = torch.full((x.shape[0], 2 * n), -torch.inf, dtype=torch.float64, device=x.device)
+    said[:, n:] = part.vocabulary
+    values, columns = leading(x, n)
+    said[:, : values.shape[1]] = values
+    said[:, n : n + values.shape[1]] = columns + part.first
     return said

@@ -29,8 +29,8 @@ class Slice:
 def row_blocks(x: Tensor) -> Iterator[slice]:
     """Blocks of the rows of x (R, N) to work on one after the other.
 
-    A processor is several times faster with numbers that stay in its cache and in memory that it has just used; a GPU
-    wants many at once, and its memory has an end.
+    A processor is faster with numbers that stay in its cache and in memory that it has just used; a GPU wants many at
+    once, and its memory has an end.
     """
     size = _DEVICE_ROWS if x.is_cuda else max(1, _CACHED // max(1, x.shape[1]))
     for start in range(0, x.shape[0], size):
@@ -87,7 +87,7 @@ def leading(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
         values, columns = x.sort(dim=-1, descending=True, stable=True)
         return values[:, :n], columns[:, :n]
     # n chunks have an entry of at least the n-th largest of all chunks' maxima: what is below that is not among the
-    # first n. The few others are sorted. torch.topk is slower, and does not say which of equal entries it takes.
+    # first n. The few others are sorted. torch.topk takes as long, and does not say which of equal entries it takes.
     chunks = width // size
     maxima = x[:, : chunks * size].reshape(rows, chunks, size).amax(-1)
     floor = maxima.topk(n).values[:, -1:]
