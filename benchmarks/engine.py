@@ -1,0 +1,280 @@
+"""How fast each engine generates: ours and its peers on one model, one set of prompts, the same two threads.
+
+    python -m benchmarks.engine [--engines ours,vllm] [--dtypes float32] [--concurrency 1,8,32] [--repeats 7]
+
+Random weights (`benchmarks.checkpoint`), prompts of 512 random tokens that share no prefix, 64 tokens out, greedy; no
+id ends a completion. All requests of a run are submitted at once. Reuse of prompts and guessing ahead are off. The
+engines are loaded together and take turns, run by run, so that what the machine does meanwhile falls on all; those that
+wait are stopped by a signal. Tensor parallel 2 has one thread a rank.
+
+JSON lines on standard output, progress on standard error. Medians over the repeats, lower quartiles as NAME_q1:
+- `tokens_per_s`: all new tokens over the time from submission to the last of them; `ttft_s` and `itl_ms`: medians over
+  the requests of a run, of the time to the first token and of the mean time between two;
+- `rss_mb`: peak memory up to this concurrency of all the engine's processes, each less what it has after its imports;
+- `bandwidth`: how often all weights can be summed in a second by the same threads. A step need not read the embedding
+  table, of which it takes one row: `decode_tokens_per_s` is without it;
+- an engine that can not be installed, does not load or fails has `error` instead, and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any, get_args
+
+import torch
+from safetensors.torch import load_file
+
+from aixcoder_serving.engine.dtype import choose
+from benchmarks.checkpoint import HEAD_DIM, KV_HEADS, LAYERS, VOCABULARY, Dtype, random_weights
+from benchmarks.peer import Peer, PeerFailed, Running
+from benchmarks.peers.lines import Load, Request, Result
+from benchmarks.summary import summarise
+
+TRANSFORMERS, LLAMA = "benchmarks/peers/transformers/driver.py", "benchmarks/peers/llamacpp/driver.py"
+VLLM, OURS = "benchmarks/peers/vllm/driver.py", "benchmarks/ours.py"
+ENGINES = (
+    Peer("ours", None, OURS, pausable=False),
+    Peer("transformers-generate", "transformers", TRANSFORMERS, ("generate",)),
+    Peer("transformers-cb", "transformers", TRANSFORMERS, ("continuous",)),
+    Peer("vllm", "vllm", VLLM),
+    Peer("llama.cpp", "llamacpp", LLAMA),
+    Peer("ours", None, OURS, tensor_parallel=2, pausable=False),
+    Peer("vllm", "vllm", VLLM, tensor_parallel=2),
+)
+RUN_SECONDS = 300.0
+SLACK_TOKENS = 64  # an engine may round a sequence up to its pages
+
+Json = dict[str, Any]
+
+
+def measure(results: Sequence[Result], output_tokens: int) -> dict[str, float]:
+    """What one run says. Raises `PeerFailed` where a request did not get all its tokens."""
+    for result in results:
+        if result.end != "length" or len(result.ids) != output_tokens:
+            why = result.error or f"it has {len(result.ids)} of {output_tokens} tokens"
+            raise PeerFailed(f"a request ended as {result.end}: {why}")
+    begin = min(result.submitted for result in results)
+    found = {
+        "tokens_per_s": output_tokens * len(results) / (max(result.times[-1] for result in results) - begin),
+        "ttft_s": median(result.times[0] - result.submitted for result in results),
+    }
+    # Tokens that come together with the first one take no time of their own.
+    later = [result for result in results if output_tokens > result.counts[0]]
+    if later:
+        found["itl_ms"] = 1000 * median(
+            (result.times[-1] - result.times[0]) / (output_tokens - result.counts[0]) for result in later
+        )
+    return found
+
+
+def prompts(count: int, length: int, output_tokens: int, rng: random.Random) -> list[Request]:
+    """Requests for random tokens, no two with the same beginning."""
+    ids = range(VOCABULARY)
+    return [
+        Request(n, (first, *rng.choices(ids, k=length - 1)), output_tokens)
+        for n, first in enumerate(rng.sample(ids, count))
+    ]
+
+
+def bandwidth(model: Path, threads: int, repeats: int) -> Json:
+    """Read all weights, as often as told; the same bytes are summed as float32 whatever they are."""
+    torch.set_num_threads(threads)
+    tensors = {name: tensor.view(torch.float32) for name, tensor in load_file(model / "model.safetensors").items()}
+    rest = [tensor for name, tensor in tensors.items() if "embed" not in name]
+    rows = [
+        {"tokens_per_s": _sums_per_s(list(tensors.values())), "decode_tokens_per_s": _sums_per_s(rest)}
+        for _ in range(1 + repeats)
+    ]
+    return summarise(rows[1:])
+
+
+def _sums_per_s(tensors: Sequence[torch.Tensor]) -> float:
+    start = time.perf_counter()
+    for tensor in tensors:
+        tensor.sum()
+    return 1 / (time.perf_counter() - start)
+
+
+class Contest:
+    """The engines that still run, on one data type. An engine that fails is told once and runs no more."""
+
+    def __init__(self, arguments: argparse.Namespace, dtype: Dtype, tell: Callable[[Json], None]) -> None:
+        self._arguments = arguments
+        self._dtype: Dtype = dtype
+        self._tell = tell
+        self._running: dict[Peer, Running] = {}
+        self._model = random_weights(dtype)
+
+    def load(self, peer: Peer) -> None:
+        """Start an engine and let it wait."""
+        arguments = self._arguments
+        length, sequences = arguments.prompt_tokens + arguments.output_tokens + SLACK_TOKENS, max(arguments.concurrency)
+        options = Load(
+            model=str(self._model),
+            dtype=self._dtype,
+            tensor_parallel=peer.tensor_parallel,
+            threads=arguments.threads,
+            sequences=sequences,
+            max_length=length,
+            cache_tokens=sequences * length,
+            cache_bytes=2 * LAYERS * KV_HEADS * HEAD_DIM * getattr(torch, self._dtype).itemsize,
+            prefix_caching=False,
+            drafting=False,
+        )
+        with self._guard(peer):
+            start = time.monotonic()
+            self._running[peer] = running = Running(peer)
+            running.load(options)
+            running.pause()
+            told = {key: running.loaded.get(key) for key in ("version", "settings")}
+            progress(f"{label(peer)}: loaded in {time.monotonic() - start:.1f} s: {json.dumps(told)}")
+
+    def run(self, peer: Peer, requests: Sequence[Request]) -> dict[str, float] | None:
+        """One run; None where the engine is out."""
+        if peer not in self._running:
+            return None
+        with self._guard(peer):
+            running = self._running[peer]
+            running.resume()
+            found = measure(running.run(requests, RUN_SECONDS), self._arguments.output_tokens)
+            running.pause()
+            return found
+        return None
+
+    def memory_mb(self, peer: Peer) -> float:
+        """Peak memory so far; zero where the engine is out."""
+        return self._running[peer].memory_mb() if peer in self._running else 0.0
+
+    def end(self) -> None:
+        """End all."""
+        for running in self._running.values():
+            running.end()
+
+    def row(self, peer: Peer) -> Json:
+        """What a line about an engine begins with."""
+        return {"bench": "engine", "engine": peer.name, "dtype": self._dtype, "tp": peer.tensor_parallel}
+
+    @contextmanager
+    def _guard(self, peer: Peer) -> Iterator[None]:
+        """An engine that fails inside is out, and only that one."""
+        try:
+            yield
+        except (PeerFailed, OSError) as error:
+            self._tell({**self.row(peer), "error": str(error)})
+            if (running := self._running.pop(peer, None)) is not None:
+                running.end()
+
+
+def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Callable[[Json], None]) -> None:
+    """All engines on one data type."""
+    tell(
+        {"bench": "bandwidth", "dtype": dtype, **bandwidth(random_weights(dtype), arguments.threads, arguments.repeats)}
+    )
+    contest = Contest(arguments, dtype, tell)
+    memory: dict[tuple[Peer, int], float] = {}
+    found: dict[tuple[Peer, int], list[dict[str, float]]] = {}
+    rng = random.Random(0)
+    try:
+        for peer in arguments.peers:
+            contest.load(peer)
+        for repeat in range(1 + arguments.repeats):  # the first is to warm up, and for the memory
+            for concurrency in arguments.concurrency:
+                for peer in rotated(arguments.peers, repeat):
+                    requests = prompts(concurrency, arguments.prompt_tokens, arguments.output_tokens, rng)
+                    measured = contest.run(peer, requests)
+                    if repeat == 0:
+                        memory[peer, concurrency] = contest.memory_mb(peer)
+                    elif measured is not None:
+                        found.setdefault((peer, concurrency), []).append(measured)
+                        progress(f"{repeat}/{arguments.repeats} {label(peer)} at {concurrency}: {json.dumps(measured)}")
+        for (peer, concurrency), measures in found.items():
+            if len(measures) == arguments.repeats:
+                rss = round(memory[peer, concurrency])
+                tell({**contest.row(peer), "concurrency": concurrency, **summarise(measures), "rss_mb": rss})
+    finally:
+        contest.end()
+
+
+def rotated(peers: Sequence[Peer], by: int) -> list[Peer]:
+    """The same in the same order, beginning elsewhere: none is always behind the same other one."""
+    start = by % len(peers)
+    return [*peers[start:], *peers[:start]]
+
+
+def label(peer: Peer) -> str:
+    """How progress calls an engine."""
+    return f"{peer.name} tp {peer.tensor_parallel}"
+
+
+def progress(text: str) -> None:
+    """Say what goes on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def tell(row: Json) -> None:
+    """Print a line of the result."""
+    print(json.dumps(row), flush=True)
+
+
+def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    """What to measure; `peers` are the engines. DTYPES in the environment stands for --dtypes. Exits on a wrong one."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    names = list(dict.fromkeys(peer.name for peer in ENGINES))
+    parser.add_argument("--engines", default=",".join(names))
+    parser.add_argument("--dtypes", default=environment.get("DTYPES") or ",".join(usual_dtypes()))
+    parser.add_argument("--tensor-parallel", default="1,2")
+    parser.add_argument("--concurrency", default="1,8,32")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2, help="of each engine, its ranks together")
+    parser.add_argument("--prompt-tokens", type=int, default=512)
+    parser.add_argument("--output-tokens", type=int, default=64)
+    arguments = parser.parse_args(words)
+
+    def chosen(option: str, text: str, choices: Sequence[str]) -> list[str]:
+        wanted = text.split(",")
+        for word in wanted:
+            if word not in choices:
+                parser.error(f"{option} {word!r} is none of {', '.join(choices)}")
+        return wanted
+
+    engines = chosen("--engines", arguments.engines, names)
+    sizes = {int(size) for size in chosen("--tensor-parallel", arguments.tensor_parallel, ["1", "2"])}
+    arguments.dtypes = chosen("--dtypes", arguments.dtypes, get_args(Dtype))
+    try:
+        arguments.concurrency = sorted({int(word) for word in arguments.concurrency.split(",")})
+    except ValueError:
+        parser.error(f"--concurrency {arguments.concurrency!r} is no list of numbers such as 1,8,32")
+    numbers = (arguments.repeats, arguments.threads, arguments.prompt_tokens, arguments.output_tokens)
+    if min(*arguments.concurrency, *numbers) < 1:
+        parser.error("repeats, threads, tokens and concurrency are at least 1")
+    arguments.peers = [peer for peer in ENGINES if peer.name in engines and peer.tensor_parallel in sizes]
+    if not arguments.peers:
+        parser.error("none of these engines is measured at this tensor parallel size")
+    return arguments
+
+
+def usual_dtypes() -> list[str]:
+    """float32, and bfloat16 where this processor is no slower at it."""
+    return ["float32"] + (["bfloat16"] if choose("cpu", "bfloat16") == "bfloat16" else [])
+
+
+def main() -> int:
+    """Measure and print."""
+    arguments = read_arguments(sys.argv[1:], os.environ)
+    for dtype in arguments.dtypes:
+        compare(arguments, dtype, tell)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

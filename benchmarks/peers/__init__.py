@@ -1,0 +1,1 @@
+"""What is measured: one driver an engine, each a program in a locked project of its own, and how they talk."""
