@@ -1,4 +1,4 @@
-"""The memory that the ranks of one engine share: a typed view of `cpu/collectives.cpp`, which holds its layout."""
+"""The memory that the ranks of one engine share: a typed view of `cpu/ranks.h`, which holds its layout."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class SharedMemoryCollectives:
 
 
 def loss_sentence(word: int, freeze_seconds: float) -> str:
-    """The sentence for `Group::lost` of the native part."""
+    """The sentence for `Group::lost` of `cpu/ranks.h`."""
     rank, kind, status = (word & 0xFF) - 1, word >> 8 & 0xFF, word >> 16
     if kind != _ENDED:
         return f"rank {rank} has not moved for {freeze_seconds:g} s"
