@@ -168,7 +168,7 @@ def test_signals_to_the_whole_process_group_end_no_rank(play: Play) -> None:
 def test_nothing_is_left_behind(play: Play) -> None:
     found = play("closed")
     assert found.pop("seconds") < 2
-    assert found == {"states": ["gone"], "names": [], "descriptors": 0}
+    assert found == {"states": ["gone"], "shared": ["/dev/zero"], "descriptors": 0}
 
 
 def test_a_rank_that_does_not_come_back_is_killed(play: Play) -> None:
