@@ -121,7 +121,6 @@ class PrefixIndex:
             return
         if self.published(block):
             self._tokens[block] = tokens
-            self.refresh(block)
         else:
             self._parent[block], self._tokens[block] = parent, tokens
             self._link(block)
@@ -192,7 +191,6 @@ class PrefixIndex:
 
     def match(self, tokens: Sequence[int], hashes: Sequence[bytes], root: bytes, limit: int) -> Match:
         """The longest published prefix of `tokens`, at most `limit` of them; `hashes` are those of its full pages."""
-        limit = min(limit, len(tokens))
         blocks: list[int] = []
         for digest in hashes[: max(limit, 0) // self._block_size]:
             block = self._by_hash.get(digest)

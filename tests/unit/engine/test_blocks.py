@@ -25,6 +25,7 @@ from tests.unit.engine.paged import SIZE, allocate, cache, compute, find, ids, p
         pytest.param(["aaaabbbb"], "aaaabbbb", 4, 1, 0, id="a limit at a page's end"),
         pytest.param(["aaaabbbb"], "aaaabbbb", 5, 1, 1, id="a limit behind a page's end"),
         pytest.param(["aaaabbbb"], "aaaabbbb", 0, 0, 0, id="a limit of nothing"),
+        pytest.param(["aaaabbbb"], "aaaabbbb", -1, 0, 0, id="a limit below nothing"),
         pytest.param(["aaaabbbb"], "", None, 0, 0, id="an empty prompt"),
         pytest.param(["aaaabbbb"], "aaaab", 99, 1, 1, id="a limit beyond the prompt"),
     ],
@@ -57,6 +58,25 @@ def test_crowded_parent_costs_a_look_at_the_latest_pages_only() -> None:
     assert used.blocks == tuple(others[0])
     cache(pool, "a-xy")  # what was used of late is still among the latest
     assert find(pool, f"a{chr(0)}x-").tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        pytest.param("abcd", "abcd", id="a full page"),
+        pytest.param("abc", "abc", id="a tail page"),
+        pytest.param("abcd", "abc", id="a part of a full page"),
+    ],
+)
+def test_page_computed_again_is_among_the_latest(first: str, again: str) -> None:
+    pool = pool_of(64)
+    kept = cache(pool, first)
+    for number in range(CANDIDATES - 2):
+        cache(pool, f"a{chr(number)}xy")
+    cache(pool, again)
+    cache(pool, "a-xy")
+    cache(pool, "a+xy")
+    assert find(pool, "abc").partial == (kept[0], 2)
 
 
 def test_computed_pages_are_matched_once_published_and_not_before() -> None:

@@ -24,8 +24,13 @@ from aixcoder_serving.engine.blocks import BlockPool
 from aixcoder_serving.engine.prefix import Match
 
 SIZE = 3
-SALTS = st.sampled_from(["", "other"])
-TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=11).map(tuple)
+SALTS = st.sampled_from(["", "", "other"])
+LONG = (0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0)
+TOKENS = st.builds(
+    lambda length, end: LONG[:length] + end,  # much in common, else little would be found
+    st.integers(0, len(LONG)),
+    st.sampled_from([(0,), (1,), (0, 1), (1, 0, 1, 1)]),
+)
 ANY = st.integers(0, 99)
 
 Text = tuple[int, ...]
@@ -53,7 +58,7 @@ class Request:
 class AnyOrder(RuleBasedStateMachine):
     """`indexed` and `partial` are what is matchable; `users` are references."""
 
-    @initialize(total=st.integers(4, 14))
+    @initialize(total=st.integers(3, 9))
     def start(self, total: int) -> None:
         self.pool = BlockPool(total, SIZE)
         self.device: list[list[Prefix | None]] = [[None] * SIZE for _ in range(total)]
@@ -88,6 +93,10 @@ class AnyOrder(RuleBasedStateMachine):
                 longest = max(longest, end)
         return longest
 
+    def free_besides(self, match: Match) -> int:
+        free = self.pool.total - len(self.users) - sum(request.reserved for request in self.running)
+        return free - sum(block not in self.users for block in match.sources)
+
     def check_content(self, match: Match, tokens: Text, salt: str) -> None:
         for place in range(match.tokens):
             block = match.sources[place // SIZE]
@@ -96,12 +105,15 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(tokens=TOKENS, salt=SALTS, limit=st.integers(-1, 12), keep=st.booleans())
     def look(self, tokens: Text, salt: str, limit: int, keep: bool) -> None:
         match = self.match(tokens, salt, limit)
+        free = self.free_besides(match)
+        assert self.pool.can_reserve(max(free, 0), match) == (free >= 0)
+        assert not self.pool.can_reserve(max(free, -1) + 1, match)
         if keep:
             self.kept.append((match, tokens, salt))
 
     @precondition(lambda self: self.kept)
-    @rule(index=ANY)
-    def use_what_was_kept(self, index: int) -> None:
+    @rule(index=ANY, source_last=st.booleans())
+    def use_what_was_kept(self, index: int, source_last: bool) -> None:
         match, tokens, salt = self.kept.pop(index % len(self.kept))
         if not self.pool.is_current(match):
             with pytest.raises(ValueError, match="out of date"):
@@ -110,23 +122,24 @@ class AnyOrder(RuleBasedStateMachine):
         self.check_content(match, tokens, salt)
         if self.pool.can_reserve(0, match):
             self.acquire(match)
-            self.release_source(match)
+            if not source_last:
+                self.release_source(match)
             self.release(list(match.blocks))
+            if source_last:
+                self.release_source(match)
 
-    @rule(tokens=TOKENS, more=TOKENS, salt=SALTS, copied_at_once=st.booleans(), reading=st.booleans())
-    def submit(self, tokens: Text, more: Text, salt: str, copied_at_once: bool, reading: bool) -> None:
-        """`more` is what it will generate. One that does not read the cache computes pages that are there."""
-        match = self.match(tokens, salt, len(tokens) - 1 if reading else 0)
-        needed = -(-len(tokens + more) // SIZE) - len(match.blocks)
+    @rule(tokens=TOKENS, prompt=st.integers(1, 15), salt=SALTS, copied_at_once=st.booleans(), reading=st.booleans())
+    def submit(self, tokens: Text, prompt: int, salt: str, copied_at_once: bool, reading: bool) -> None:
+        """What follows the prompt is generated. One that does not read the cache computes pages that are there."""
+        match = self.match(tokens[:prompt], salt, min(prompt, len(tokens)) - 1 if reading else 0)
+        needed = -(-len(tokens) // SIZE) - len(match.blocks)
         if not self.pool.can_reserve(needed, match):
             match = match.without_partial()
-        free = self.pool.free - self.pool.reserved - sum(block not in self.users for block in match.sources)
-        assert self.pool.can_reserve(needed, match) == (needed <= free)
-        if needed > free:
+        if needed > self.free_besides(match):
             return
         self.acquire(match)
         self.pool.reserve(needed)
-        request = Request(salt, tokens + more, list(match.blocks), needed, match.tokens, len(match.blocks))
+        request = Request(salt, tokens, list(match.blocks), needed, match.tokens, len(match.blocks))
         self.running.append(request)
         if match.partial is not None:
             source = match.partial[0]
@@ -137,8 +150,16 @@ class AnyOrder(RuleBasedStateMachine):
             else:
                 request.sources.append(source)
 
+    @rule(tokens=TOKENS, salt=SALTS, reading=st.booleans())
+    def come_and_go(self, tokens: Text, salt: str, reading: bool) -> None:
+        before = len(self.running)
+        self.submit(tokens, len(tokens), salt, True, reading)
+        if len(self.running) > before:
+            self.step(before, len(tokens), True)
+            self.cancel(before, 0, False, False)
+
     @precondition(lambda self: self.running)
-    @rule(index=ANY, count=st.integers(1, 7), tail=st.booleans())
+    @rule(index=ANY, count=st.integers(1, 9), tail=st.booleans())
     def step(self, index: int, count: int, tail: bool) -> None:
         request = self.running[index % len(self.running)]
         self.compute(request, count)
