@@ -365,7 +365,7 @@ def closed() -> dict[str, Any]:
     made.run()
     pids = made.ranks.pids
     maps = [line.split() for pid in (os.getpid(), *pids) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
-    shared = {each[5] for each in maps if each[1].endswith("s")}  # /dev/zero: memory without a name
+    shared = {each[5] for each in maps if each[1] == "rw-s"}  # /dev/zero: memory without a name
     started = time.monotonic()
     made.ranks.close()
     seconds = time.monotonic() - started
