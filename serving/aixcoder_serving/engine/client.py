@@ -104,7 +104,7 @@ class EngineClient:
         loaded = self._loaded
         if loaded is None or self._closed:
             raise EngineClosed("the engine is closed" if self._closed else "the model is not loaded yet")
-        validate(
+        ids, draft_ids = validate(
             prompt,
             sampling,
             vocabulary_size=loaded.vocabulary_size,
@@ -113,12 +113,12 @@ class EngineClient:
             cache_tokens=loaded.cache_tokens,
         )
         request_id = next(self._ids)
-        handle = RequestHandle(tuple(prompt), sampling, lambda _handle: self._outbox.put(Cancel(request_id)))
+        handle = RequestHandle(ids, sampling, lambda _handle: self._outbox.put(Cancel(request_id)))
         with self._lock:
             if self._failure is not None:
                 raise EngineClosed(self._failure)
             self._handles[request_id] = handle
-        self._outbox.put(Submit(request_id, handle.prompt, sampling, tuple(draft), cache_salt))
+        self._outbox.put(Submit(request_id, ids, sampling, draft_ids, cache_salt))
         return handle
 
     def stats(self) -> EngineStats:

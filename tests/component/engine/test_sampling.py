@@ -21,7 +21,7 @@ WISHES: dict[str, dict[str, Any]] = {
     "min-p": {"temperature": 1.2, "seed": 3, "min_p": 0.05},
     "penalties": {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3},
     "penalties and a seed": {"temperature": 0.8, "seed": 4, "repetition_penalty": 1.2, "frequency_penalty": 0.5},
-    "a bias": {"logit_bias": ((300, 4.0), (301, -100.0))},
+    "a bias": {"logit_bias": ((431, -100.0), (266, 3.0))},
     "a least length": {"min_tokens": 9, "stop_ids": frozenset(range(0, 2048, 3))},
 }
 

@@ -56,7 +56,10 @@ async def test_token_ids_run_as_they_are(replica: Replica) -> None:
     ids = AutoTokenizer.from_pretrained(TINY).encode(f"<s>{PREFIX}", add_special_tokens=False)
     assert started.prompt_tokens == len(ids)
     as_ids = await replica.generate(prompt_token_ids=ids, sampling={"max_tokens": 8})
-    assert as_ids == as_text
+    *deltas, end = as_ids
+    assert isinstance(end, Finished)
+    assert end.cached_tokens == len(ids) - 1, "the second prompt is the first one"
+    assert [*deltas, end.model_copy(update={"cached_tokens": 0})] == as_text
 
 
 async def test_the_rest_of_the_line_is_not_shown(replica: Replica) -> None:
