@@ -72,7 +72,9 @@ class RankServer:
         if settings.device == "cuda" and settings.tensor_parallel_size > 1:
             from aixcoder_serving.engine.nccl import NcclCollectives
 
-            self._collectives = NcclCollectives(self._collectives.rank, self._collectives.size, command.rendezvous)
+            self._collectives = NcclCollectives(
+                self._collectives.rank, self._collectives.size, command.rendezvous, self._collectives.beat
+            )
         self._loaded = loading.load(
             checkpoint.inspect(settings.model_path), settings, self._collectives, on_percent, self._collectives.beat
         )

@@ -1,0 +1,70 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aixcoder_serving.engine.cost import Cost, Room, measure
+from aixcoder_serving.engine.plan import Plan
+
+numbers = st.floats(1e-4, 10)
+
+
+@given(numbers, numbers, numbers, st.floats(0, 1e-2), st.floats(0.1, 200), st.integers(0, 4000), st.integers(0, 200))
+def test_affordable_is_the_most_that_fits(
+    floor: float, base: float, per_token: float, per_read: float, budget: float, start: int, tokens: int
+) -> None:
+    cost = Cost(floor, base, per_token, per_read)
+    reads = tokens * start
+
+    def milliseconds(n: int) -> float:
+        return cost.milliseconds(tokens + n, reads + n * start + n * (n + 1) // 2)
+
+    n = cost.affordable(budget, tokens, reads, start)
+    assert n >= 0
+    if n:
+        assert milliseconds(n) <= budget * (1 + 1e-9)
+    if budget >= floor + per_read * (reads + start + 1) and base + per_token * tokens + per_read * reads < budget:
+        assert milliseconds(n + 1) > budget * (1 - 1e-9)
+
+
+def test_room_counts_down() -> None:
+    room = Room(Cost(0.0, 0.0, 1.0, 0.0), budget=10, most=100)
+    assert room.left(0) == 10
+    room.take(5, 4)
+    assert (room.tokens, room.reads, room.left(9)) == (4, 5 * 4 + 10, 6)
+    room.take(9, 6)
+    assert room.left(15) == 0
+
+
+def test_room_ends_at_the_buffers() -> None:
+    assert Room(Cost(0.0, 0.0, 0.001, 0.0), budget=1000, most=64).left(0) == 64
+
+
+@pytest.mark.parametrize(
+    ("true", "budget"),
+    [
+        pytest.param(Cost(floor=2.0, base=1.0, per_token=0.25, per_read=0.0), 50.0, id="a small model"),
+        pytest.param(Cost(floor=2.0, base=1.0, per_token=0.25, per_read=0.0004), 50.0, id="reads that show"),
+        pytest.param(Cost(floor=300.0, base=250.0, per_token=40.0, per_read=0.0), 50.0, id="a step beyond the budget"),
+    ],
+)
+def test_measure(true: Cost, budget: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a known cost, by a clock that they move."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    plans: list[Plan] = []
+
+    def run(plan: Plan) -> None:
+        plans.append(plan)
+        (work,) = plan.work
+        assert len(plan.admissions[0].prompt) == work.start + work.count <= 4096
+        reads = work.count * work.start + work.count * (work.count + 1) // 2
+        now[0] += true.milliseconds(work.count, reads) / 1000
+
+    found = measure(run, budget_ms=budget, most=1024, max_length=4096, block_size=16)
+    for tokens, start in ((1, 0), (64, 0), (256, 1000)):
+        reads = tokens * start
+        expected = true.milliseconds(tokens, reads)
+        if expected <= 4 * budget:
+            assert found.milliseconds(tokens, reads) == pytest.approx(expected, rel=0.35)
+    assert len(plans) < 40
+    assert all(work.blocks == tuple(range(len(work.blocks))) for plan in plans for work in plan.work)
