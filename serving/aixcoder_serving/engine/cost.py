@@ -33,12 +33,18 @@ class Cost:
 
     def affordable(self, budget: float, tokens: int, reads: int, start: int) -> int:
         """Tokens from position `start` on that fit into `budget` ms beside `tokens` and `reads` planned already."""
-        left = budget - self.base - self.per_token * tokens - self.per_read * reads
-        if left <= 0 or self.floor + self.per_read * reads > budget:
-            return 0
-        # Of the n more tokens, token i reads start + i + 1 positions: per_read / 2 * n² + slope * n <= left.
-        slope = self.per_token + self.per_read * (start + 0.5)
-        return math.floor(2 * left / (slope + math.sqrt(slope * slope + 2 * self.per_read * left)))
+        left = budget - self.per_read * reads
+        # Of the n more tokens, token i reads start + i + 1 positions.
+        read = self.per_read * (start + 0.5)
+        computed = _most(left - self.base - self.per_token * tokens, self.per_token + read, self.per_read)
+        return min(computed, _most(left - self.floor, read, self.per_read))
+
+
+def _most(left: float, slope: float, curve: float) -> int:
+    """The largest n with curve / 2 * n² + slope * n <= left, at most a million; 0 where there is none."""
+    if left < 0 or slope * 1e6 + curve / 2 * 1e12 <= left:
+        return 0 if left < 0 else 1_000_000
+    return math.floor(2 * left / (slope + math.sqrt(slope * slope + 2 * curve * left)))
 
 
 @dataclass
