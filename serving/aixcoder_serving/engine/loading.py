@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from aixcoder_serving.engine import weights
 from aixcoder_serving.engine.checkpoint import Checkpoint
+from aixcoder_serving.engine.device import is_out_of_memory
 from aixcoder_serving.engine.interface import EngineSettings, LoadFailed
 from aixcoder_serving.engine.memory import available_bytes, cache_blocks, require, weight_bytes, workspace_bytes
 from aixcoder_serving.engine.model import LlamaModel
 from aixcoder_serving.engine.ops import Collectives, Ops
-from aixcoder_serving.engine.runner import Runner
+from aixcoder_serving.engine.runner import Forward, Runner
 from aixcoder_serving.engine.scheduler import MOST_ROWS
 
 _MOST_TOKENS = {"cpu": 1024, "cuda": 8192}
@@ -65,8 +67,11 @@ def load(
             blocks=blocks,
             slots=settings.max_concurrent_sequences,
             max_length=settings.max_model_length,
+            graphed=_graphed(settings),
         )
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise LoadFailed("OutOfMemory", f"{where} has too little memory for rank {rank} of {size}") from error
     return Loaded(runner, blocks)
 
@@ -74,14 +79,22 @@ def load(
 def _ops(settings: EngineSettings, rank: int) -> Ops:
     dtype: torch.dtype = getattr(torch, settings.dtype)
     if settings.device == "cpu":
-        from aixcoder_serving.engine.cpu.ops import CpuOps
+        from aixcoder_serving.engine.cpu.ops import cpu_ops
 
-        return CpuOps(torch.device("cpu"), dtype, settings.block_size)
+        return cpu_ops(torch.device("cpu"), dtype, settings.block_size)
     from aixcoder_serving.engine.cuda.ops import CudaOps
 
     device = torch.device("cuda", rank)
     torch.cuda.set_device(device)
     return CudaOps(device, dtype, settings.block_size)
+
+
+def _graphed(settings: EngineSettings) -> Callable[[Forward, Tensor], Forward] | None:
+    if settings.device == "cpu":
+        return None
+    from aixcoder_serving.engine.cuda.graphs import Graphs
+
+    return Graphs
 
 
 def _free(settings: EngineSettings, rank: int) -> tuple[int, str]:
