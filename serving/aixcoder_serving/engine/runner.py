@@ -32,14 +32,19 @@ class Runner:
         blocks: int,
         slots: int,
         max_length: int,
+        graphed: Callable[[Forward, Tensor], Forward] | None = None,
     ) -> None:
+        """`graphed` makes one that may pad of the forward pass and the tables: their last row is for padding alone."""
+        padding = 0 if graphed is None else 1
         self._model = model
         self._ops = ops
         self._collectives = collectives
-        self._caches = model.new_cache(blocks)
+        self._caches = model.new_cache(blocks + padding)
         self._part = Slice(model.vocabulary.start, len(model.vocabulary), vocabulary_size)
         table_width = -(-max_length // ops.block_size)
-        self._tables = torch.zeros((slots, table_width), dtype=torch.int32, device=ops.device)
+        self._tables = torch.zeros((slots + padding, table_width), dtype=torch.int32, device=ops.device)
+        self._tables[slots:] = blocks  # a block that the pool does not have
+        self._forward: Forward = self._compute if graphed is None else graphed(self._compute, self._tables)
         self._table_lengths = [0] * slots
         # The token after the last position is written, too.
         self._tokens = torch.zeros((slots, max_length + 1), dtype=torch.int64, device=ops.device)
@@ -56,9 +61,12 @@ class Runner:
         for work in plan.work:
             self._extend(work)
         batch, wanted = self._batch(plan.work)
-        hidden = self._model.forward(batch, self._caches)
+        hidden = self._forward(batch)
         prompt_logprobs = self._prompt_logprobs(plan.work, wanted, hidden)
         return self._sample(plan.work, wanted, hidden, prompt_logprobs)
+
+    def _compute(self, batch: Batch) -> Tensor:
+        return self._model.forward(batch, self._caches)
 
     def _admit(self, admission: Admission) -> None:
         slot, prompt = admission.slot, admission.prompt
