@@ -4,6 +4,7 @@ Capturing needs a GPU: see tests/component/engine/cuda_cases.py.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ SCRATCH = BLOCKS
 
 
 def without_capture(forward: Forward, inputs: list[Batch]) -> list[Callable[[], Tensor]]:
-    return [lambda batch=batch: forward(batch) for batch in inputs]
+    return [partial(forward, batch) for batch in inputs]
 
 
 class Layer:

@@ -62,7 +62,8 @@ def capture_graphs(forward: Forward, inputs: list[Batch]) -> list[Callable[[], T
 
     The largest comes first, and the smaller ones use its memory: only one of them runs at a time.
     """
-    stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    pool = torch.cuda.graph_pool_handle()
     replays: list[Callable[[], Tensor]] = []
     for batch in reversed(inputs):
         stream.wait_stream(torch.cuda.current_stream())
