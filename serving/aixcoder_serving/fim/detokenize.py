@@ -23,8 +23,9 @@ class TextStream:
 
         The last `held` bytes of all text may turn out to belong to a stop string: tokens that hold them wait.
         """
-        special = self._vocabulary.special_ids
-        self._pending += [i for i in ids if i not in special]
+        special, known = self._vocabulary.special_ids, len(self._vocabulary.token_bytes)
+        # A padded model has ids beyond the tokenizer's: they are no text, as special ones are none.
+        self._pending += [i for i in ids if i < known and i not in special]
         end = self._settled(held)
         text = self._vocabulary.decode(self._pending[:end])
         del self._pending[:end]

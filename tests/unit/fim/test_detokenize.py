@@ -13,7 +13,7 @@ def byte_ids(data: bytes) -> list[int]:
     return [value + 3 for value in data]
 
 
-ids = st.lists(st.integers(0, 2047) | st.integers(3, 258) | st.sampled_from([0, 1, 2, 260]), max_size=30)
+ids = st.lists(st.integers(0, 2047) | st.integers(3, 258) | st.sampled_from([0, 1, 2, 260, 2048, 49151]), max_size=30)
 
 
 @settings(deadline=None)
@@ -71,3 +71,12 @@ def test_trim_inside_a_run_of_bytes(vocabulary: Vocabulary) -> None:
     stream = TextStream(vocabulary)
     stream.push(byte_ids("é☃".encode()), held=3)
     assert stream.finish(trim=3) == "é"
+
+
+def test_ids_beyond_the_tokenizers_add_nothing(vocabulary: Vocabulary) -> None:
+    """A padded model has them."""
+    beyond = vocabulary.size + 100
+    stream = TextStream(vocabulary)
+    assert stream.push([*vocabulary.encode("f(x").ids, beyond], held=1) == "f("
+    assert stream.push([beyond, *vocabulary.encode("y):").ids, beyond], held=2) == "xy"
+    assert stream.finish(trim=1) == ")"
