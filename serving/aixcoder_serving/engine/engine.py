@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import secrets
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -181,7 +182,7 @@ class EngineCore:
             finish = Finish(verdict.reason, request.generated, verdict.trim_bytes, request.cached)
         elif work.sample and request.sampling.max_tokens == 0:
             finish = Finish("length", 0, cached_tokens=request.cached)
-        elif sampled.broken:
+        elif sampled.broken or any(math.isnan(entry.logprob) for entry in sampled.prompt_logprobs):
             return [self._failed(request, "the model computed no probabilities for the next token (not a number)")]
         if not tokens and not sampled.prompt_logprobs and finish is None:
             return []

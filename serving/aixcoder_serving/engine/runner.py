@@ -88,21 +88,24 @@ class Runner:
 
     def _batch(self, works: Sequence[Work]) -> tuple[Batch, list[int]]:
         """The step's inputs, and how many rows of logits each work wants: the last ones of its tokens."""
-        counts = numpy.array([work.count for work in works], dtype=numpy.int32)
         starts = numpy.array([work.start for work in works], dtype=numpy.int32)
         slots = numpy.array([work.slot for work in works], dtype=numpy.int32)
-        query_start = numpy.zeros(len(works) + 1, dtype=numpy.int32)
-        numpy.cumsum(counts, out=query_start[1:])
-        positions = numpy.arange(query_start[-1], dtype=numpy.int32)
-        positions += numpy.repeat(starts - query_start[:-1], counts)
         wanted = [self._wanted(work) for work in works]
-        if len(wanted) == query_start[-1]:  # one token each
-            rows = numpy.arange(len(wanted), dtype=numpy.int64)[numpy.array(wanted) > 0]
+        if all(work.count == 1 and n == 1 for work, n in zip(works, wanted, strict=True)):  # decoding alone
+            counts = numpy.ones(len(works), dtype=numpy.int32)
+            query_start = numpy.arange(len(works) + 1, dtype=numpy.int32)
+            positions, slot_of_token, rows = starts, slots, numpy.arange(len(works), dtype=numpy.int64)
         else:
+            counts = numpy.array([work.count for work in works], dtype=numpy.int32)
+            query_start = numpy.zeros(len(works) + 1, dtype=numpy.int32)
+            numpy.cumsum(counts, out=query_start[1:])
+            positions = numpy.arange(query_start[-1], dtype=numpy.int32)
+            positions += numpy.repeat(starts - query_start[:-1], counts)
+            slot_of_token = numpy.repeat(slots, counts)
             ranges = [numpy.arange(end - n, end) for end, n in zip(query_start[1:].tolist(), wanted, strict=True) if n]
             rows = numpy.concatenate(ranges).astype(numpy.int64) if ranges else numpy.zeros(0, dtype=numpy.int64)
         on_device = self._device(positions)
-        ids = self._tokens[self._device(numpy.repeat(slots, counts)), on_device]
+        ids = self._tokens[self._device(slot_of_token), on_device]
         batch = Batch(
             ids=ids,
             positions=on_device,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_CHUNK = 256
 _CACHED = 1 << 16
 _DEVICE_ROWS = 64
 
@@ -39,19 +38,12 @@ def row_blocks(x: Tensor) -> Iterator[slice]:
 
 def largest(x: Tensor) -> tuple[Tensor, Tensor]:
     """Each row's first entry in the order: values and columns, both (R,), of x (R, N >= 1). NaN comes before all."""
-    if x.is_cuda or x.shape[1] < 2 * _CHUNK:
+    if x.is_cuda:
         values, columns = x.max(dim=-1)
         return values, columns
-    # On a CPU amax is vectorised and argmax is not: 0.15 ms against 1.4 ms for (32, 49152) on one thread.
-    whole = x.shape[1] // _CHUNK * _CHUNK
-    chunks = x[:, :whole].reshape(len(x), whole // _CHUNK, _CHUNK).amax(-1)
-    rest = x[:, whole:].amax(-1, keepdim=True) if whole < x.shape[1] else x[:, :0]
-    chunk = torch.cat((chunks, rest), dim=1).argmax(-1)
-    # The rest is looked up in the last _CHUNK columns: those of them that are not its own are smaller, or are no first.
-    start = (chunk * _CHUNK).clamp_(max=x.shape[1] - _CHUNK)
-    columns = start.unsqueeze(1) + torch.arange(_CHUNK, device=x.device)
-    values, offset = x.gather(1, columns).max(dim=-1)
-    return values, start + offset
+    # Torch's own is not vectorised on a processor: 1.4 ms against 0.3 ms for (32, 49152) on one thread.
+    columns = torch.from_numpy(x.numpy().argmax(-1))
+    return x.gather(1, columns.unsqueeze(1)).squeeze(1), columns
 
 
 def above(x: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
