@@ -64,5 +64,5 @@ cluster-down: ## Take the local Kubernetes away
 	$(in_environment) e2e.cluster down
 
 clean: ## Remove what the targets made in the checkout; the cache outside it stays
-	rm -rf .venv
+	rm -rf .venv serving/aixcoder_serving/engine/cpu/*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +

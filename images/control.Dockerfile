@@ -14,7 +14,7 @@ WORKDIR /build
 # The locked packages first: a change of our code leaves their layer as it is.
 COPY pyproject.toml uv.lock ./
 RUN /opt/uv/bin/uv sync --frozen --no-dev --extra control --no-install-project
-COPY README.md LICENSE ./
+COPY README.md LICENSE hatch_build.py ./
 COPY operator operator
 COPY serving serving
 RUN /opt/uv/bin/uv sync --frozen --no-dev --extra control --no-editable

@@ -10,16 +10,21 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/aixcoder \
     UV_PYTHON=python3 \
     UV_PYTHON_DOWNLOADS=never \
     UV_COMPILE_BYTECODE=1
+# For the engine's native operations, which the wheel then holds: this stage alone has a compiler.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 # The locked packages first: a change of our code leaves their layer as it is.
 COPY pyproject.toml uv.lock ./
 RUN /opt/uv/bin/uv sync --frozen --no-dev --extra serving --no-install-project
 RUN echo "aixcoder:x:1000:1000::/tmp:/usr/sbin/nologin" >> /etc/passwd && echo "aixcoder:x:1000:" >> /etc/group
-COPY README.md LICENSE ./
+COPY README.md LICENSE hatch_build.py ./
 COPY operator operator
 COPY serving serving
 # Our code lies beside the packages, so that a change of it changes a layer of some hundred kilobytes and not the one of gigabytes.
-RUN /opt/uv/bin/uv pip install --no-deps --compile-bytecode --target /opt/aixcoder-code .
+# Built anew: a package cache that other builds share may hold it without the native operations.
+RUN /opt/uv/bin/uv pip install --no-deps --compile-bytecode --refresh-package aixcoder --target /opt/aixcoder-code . \
+    && { [ "$(uname -m)" != x86_64 ] || [ -f /opt/aixcoder-code/aixcoder_serving/engine/cpu/libaix_v3.so ]; }
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /etc/passwd /etc/group /etc/

@@ -2,8 +2,9 @@
 # environment.sh COMMAND [ARGUMENT...]: runs COMMAND in the repository's root with the locked environment (.venv) first on PATH.
 #
 # What is missing is installed first, and said: a Python of 3.11 or newer and its venv module by apt where this is root on
-# Debian or Ubuntu, uv from PyPI, the locked packages by uv. When nothing is missing this costs some milliseconds and is
-# silent: a stamp in the cache holds the checksum of what .venv was made from.
+# Debian or Ubuntu, likewise g++, uv from PyPI, the locked packages by uv; the engine's native operations are compiled.
+# When nothing is missing this costs some milliseconds and is silent: a stamp in the cache holds the checksum of what
+# .venv was made from.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -87,7 +88,25 @@ ensure_uv() {
   fi
 }
 
-checksum() { cat uv.lock pyproject.toml | sha256sum | cut -d' ' -f1; }
+compiler=${CXX:-g++}
+
+# Without one the engine computes by torch, which is slower and no error.
+ensure_compiler() {
+  if command -v "$compiler" >/dev/null; then return; fi
+  if can_apt && [ "$compiler" = g++ ] && apt_install g++; then return; fi
+  say "environment: no $compiler on this machine: the engine's native operations are left out, generation on processors is slower"
+}
+
+native=serving/aixcoder_serving/engine/cpu
+
+# Of what .venv and the native operations are made from, of the compiler and of which libraries there are.
+checksum() {
+  {
+    cat uv.lock pyproject.toml hatch_build.py "$native"/{build.py,*.cpp,*.h}
+    ls "$native"/*.so || true
+    command -v "$compiler" || true
+  } 2>/dev/null | sha256sum | cut -d' ' -f1
+}
 
 # What the tools keep for this checkout, outside it.
 kept=$cache/checkouts/$(printf '%s' "$PWD" | sha256sum | cut -c1-16)
@@ -101,10 +120,12 @@ if ! { [ -x .venv/bin/python ] && [ -x "$tools/bin/uv" ] && new_enough .venv/bin
   [ "$(uname -s)" = Linux ] || say "environment: this is $(uname -s): lint and unit tests run here, the local cluster needs Linux"
   ensure_python
   ensure_uv
+  ensure_compiler
   say "environment: syncing .venv with uv.lock (6 GB the first time on a machine)"
-  "$tools/bin/uv" sync --quiet --locked --all-extras --all-groups || fail "uv sync failed: where uv.lock is out of date, run 'uv lock' and commit it"
+  # Reinstalled: uv would take the package as it was built last, whether or not the libraries are still there.
+  "$tools/bin/uv" sync --quiet --locked --all-extras --all-groups --reinstall-package aixcoder || fail "uv sync failed: where uv.lock is out of date, run 'uv lock' and commit it"
   mkdir -p "$kept"
-  printf '%s\n' "$wanted" >"$stamp"
+  checksum >"$stamp"
   say "environment: ready after $((SECONDS - started)) s"
 fi
 

@@ -1,10 +1,12 @@
 """Compiles the native operations: `python -m aixcoder_serving.engine.cpu.build`. Needs g++ and some seconds.
 
-Standard library only, and no import of this package: the build hook loads it by its path where nothing is installed.
+Standard library only, and no import of this package: `hatch_build.py` loads it by its path where nothing is installed.
+A library holds the digest of what it was made from, so that one of other sources is neither kept nor loaded.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -42,8 +44,27 @@ def library(variant: str) -> Path:
     return FOLDER / f"libaix_{variant.replace('-', '_')}.so"
 
 
+def sources_digest() -> str:
+    """Of all that decides what is built: this file and the C++ ones, hexadecimal."""
+    digest = hashlib.sha256()
+    for file in sorted([Path(__file__), *FOLDER.glob("*.cpp"), *FOLDER.glob("*.h")]):
+        digest.update(f"{file.name}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def is_current(library_file: Path) -> bool:
+    """Whether a library is there and was made from the sources beside it."""
+    return library_file.is_file() and sources_digest().encode() in library_file.read_bytes()
+
+
 def build() -> list[Path]:
-    """Compile every .cpp of the folder in all variants and return the libraries. Raises `BuildFailed`."""
+    """Compile every .cpp of the folder in all variants, where that is not done, and return the libraries.
+
+    Raises `BuildFailed`.
+    """
+    libraries = [library(variant) for variant in VARIANTS]
+    if all(is_current(file) for file in libraries):
+        return libraries
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise BuildFailed(
             f"the native operations are for Linux on x86-64, not {platform.system()} {platform.machine()}"
@@ -52,19 +73,25 @@ def build() -> list[Path]:
     if shutil.which(compiler) is None:
         raise BuildFailed(f"no {compiler} on this machine: install it (Debian: the package g++), then build again")
     with tempfile.TemporaryDirectory(prefix="aixcoder-cpu-") as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        digest = Path(folder, "digest.cpp")
+        name = "aix_sources_digest"
+        digest.write_text(f'extern "C" {{ extern const char {name}[]; const char {name}[] = "{sources_digest()}"; }}\n')
         objects = {
             variant: [
                 pool.submit(_compile, compiler, source, Path(folder, f"{variant}-{source.stem}.o"), flags)
-                for source in sorted(FOLDER.glob("*.cpp"))
+                for source in [digest, *sorted(FOLDER.glob("*.cpp"))]
             ]
             for variant, (flags, _) in VARIANTS.items()
         }
         for variant, compiled in objects.items():
             # Beside its final place, then renamed: a process that has loaded the old one keeps it.
-            made = library(variant).with_suffix(f".{os.getpid()}")
-            _run([compiler, "-shared", "-o", str(made), *(str(each.result()) for each in compiled)])
-            made.replace(library(variant))
-    return [library(variant) for variant in VARIANTS]
+            made = library(variant).with_suffix(f".{os.getpid()}.so")
+            try:
+                _run([compiler, "-shared", "-o", str(made), *(str(each.result()) for each in compiled)])
+                made.replace(library(variant))
+            finally:
+                made.unlink(missing_ok=True)
+    return libraries
 
 
 def _compile(compiler: str, source: Path, made: Path, flags: tuple[str, ...]) -> Path:

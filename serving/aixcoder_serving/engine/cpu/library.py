@@ -52,8 +52,9 @@ def load(variant: str | None = None) -> ctypes.CDLL:
             raise LibraryMissing("this processor has no AVX2, or it could not be asked")
         variant = found[0]
     path = build.library(variant)
-    if not path.is_file():
-        raise LibraryMissing(f"{path.name} is not built: run `python -m {build.__package__}.build` (it needs g++)")
+    if not build.is_current(path):
+        state = "was built from other sources" if path.is_file() else "is not built"
+        raise LibraryMissing(f"{path.name} {state}: run `python -m {build.__package__}.build` (it needs g++)")
     # The library names no OpenMP: it takes what is there for all. A second one would be a second pool of threads.
     ctypes.CDLL(_openmp(), mode=ctypes.RTLD_GLOBAL)
     try:
