@@ -120,7 +120,7 @@ def grow(tiny: Weights) -> Weights:
     n_tokens = small["lm_head.weight"].shape[0]
     grown["model.embed_tokens.weight"][:n_tokens] = _twice(small["model.embed_tokens.weight"], 1)
     grown["model.norm.weight"] = _twice(small["model.norm.weight"], 0)
-    head = _reads_hidden(small["lm_head.weight"])
+    head = reads_hidden(small["lm_head.weight"])
     grown["lm_head.weight"][:n_tokens], grown["lm_head.weight"][n_tokens:] = head, head[0]
     layers = 1 + max(int(name.split(".")[2]) for name in small if name.startswith("model.layers."))
     for layer in range(LAYERS):
@@ -138,12 +138,12 @@ def _grow_layer(grown: Weights, small: Weights, at: str) -> None:
         grown[f"{at}{norm}.weight"] = _twice(small[f"{at}{norm}.weight"], 0)
     width = small[f"{at}mlp.gate_proj.weight"].shape[0]
     for name in ("gate", "up"):
-        grown[f"{at}mlp.{name}_proj.weight"][:width] = _reads_hidden(small[f"{at}mlp.{name}_proj.weight"])
+        grown[f"{at}mlp.{name}_proj.weight"][:width] = reads_hidden(small[f"{at}mlp.{name}_proj.weight"])
     down = grown[f"{at}mlp.down_proj.weight"].zero_()
     down[:, :width] = _twice(small[f"{at}mlp.down_proj.weight"], 0)
 
     head_dim = small[f"{at}self_attn.q_proj.weight"].shape[0] // HEADS
-    rotary, plain = _rotary_places(head_dim), torch.arange(head_dim)
+    rotary, plain = rotary_places(head_dim), torch.arange(head_dim)
     for name, heads, places, factor in (
         ("q", HEADS, rotary, (HEAD_DIM / head_dim) ** 0.5),
         ("k", KV_HEADS, rotary, 1.0),
@@ -152,12 +152,12 @@ def _grow_layer(grown: Weights, small: Weights, at: str) -> None:
         rows = grown[f"{at}self_attn.{name}_proj.weight"].view(heads, HEAD_DIM, HIDDEN)
         if name == "k":
             rows.zero_()
-        rows[:, places] = factor * _reads_hidden(small[f"{at}self_attn.{name}_proj.weight"]).view(heads, -1, HIDDEN)
+        rows[:, places] = factor * reads_hidden(small[f"{at}self_attn.{name}_proj.weight"]).view(heads, -1, HIDDEN)
     out = grown[f"{at}self_attn.o_proj.weight"].zero_().view(HIDDEN, HEADS, HEAD_DIM)
     out[:, :, plain] = _twice(small[f"{at}self_attn.o_proj.weight"], 0).view(HIDDEN, HEADS, head_dim)
 
 
-def _rotary_places(head_dim: int) -> torch.Tensor:
+def rotary_places(head_dim: int) -> torch.Tensor:
     """Where dimension d of a small head stands in a large one: at the same frequency theta^(-2d/head_dim)."""
     stride = HEAD_DIM // head_dim
     half = torch.arange(head_dim // 2) * stride
@@ -168,7 +168,7 @@ def _twice(tensor: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.cat([tensor, tensor], dim)
 
 
-def _reads_hidden(weight: torch.Tensor) -> torch.Tensor:
+def reads_hidden(weight: torch.Tensor) -> torch.Tensor:
     """A matrix (rows, hidden) made for the hidden vector twice over."""
     return _twice(weight / 2, 1)
 

@@ -24,17 +24,16 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, get_args
 
 import torch
 from safetensors.torch import load_file
 
-from aixcoder_serving.engine.dtype import choose
-from benchmarks.checkpoint import HEAD_DIM, KV_HEADS, LAYERS, VOCABULARY, Dtype, random_weights
+from benchmarks.checkpoint import VOCABULARY, Dtype, random_weights
+from benchmarks.contest import Contest, Json, Tell, arguments_of, cache_bytes, label, progress, rotated, tell
 from benchmarks.peer import Peer, PeerFailed, Running
 from benchmarks.peers.lines import Load, Request, Result
 from benchmarks.summary import summarise
@@ -52,8 +51,6 @@ ENGINES = (
 )
 RUN_SECONDS = 300.0
 SLACK_TOKENS = 64  # an engine may round a sequence up to its pages
-
-Json = dict[str, Any]
 
 
 def measure(results: Sequence[Result], output_tokens: int) -> dict[str, float]:
@@ -104,152 +101,73 @@ def _sums_per_s(tensors: Sequence[torch.Tensor]) -> float:
     return 1 / (time.perf_counter() - start)
 
 
-class Contest:
-    """The engines that still run, on one data type. An engine that fails is told once and runs no more."""
-
-    def __init__(self, arguments: argparse.Namespace, dtype: Dtype, tell: Callable[[Json], None]) -> None:
-        self._arguments = arguments
-        self._dtype: Dtype = dtype
-        self._tell = tell
-        self._running: dict[Peer, Running] = {}
-        self._model = random_weights(dtype)
-
-    def load(self, peer: Peer) -> None:
-        """Start an engine and let it wait."""
-        arguments = self._arguments
-        length, sequences = arguments.prompt_tokens + arguments.output_tokens + SLACK_TOKENS, max(arguments.concurrency)
-        options = Load(
-            model=str(self._model),
-            dtype=self._dtype,
-            tensor_parallel=peer.tensor_parallel,
-            threads=arguments.threads,
-            sequences=sequences,
-            max_length=length,
-            cache_tokens=sequences * length,
-            cache_bytes=2 * LAYERS * KV_HEADS * HEAD_DIM * getattr(torch, self._dtype).itemsize,
-            prefix_caching=False,
-            drafting=False,
-        )
-        with self._guard(peer):
-            start = time.monotonic()
-            self._running[peer] = running = Running(peer)
-            running.load(options)
-            running.pause()
-            told = {key: running.loaded.get(key) for key in ("version", "settings")}
-            progress(f"{label(peer)}: loaded in {time.monotonic() - start:.1f} s: {json.dumps(told)}")
-
-    def run(self, peer: Peer, requests: Sequence[Request]) -> dict[str, float] | None:
-        """One run; None where the engine is out."""
-        if peer not in self._running:
-            return None
-        with self._guard(peer):
-            running = self._running[peer]
-            running.resume()
-            found = measure(running.run(requests, RUN_SECONDS), self._arguments.output_tokens)
-            running.pause()
-            return found
-        return None
-
-    def memory_mb(self, peer: Peer) -> float:
-        """Peak memory so far; zero where the engine is out."""
-        return self._running[peer].memory_mb() if peer in self._running else 0.0
-
-    def end(self) -> None:
-        """End all."""
-        for running in self._running.values():
-            running.end()
-
-    def row(self, peer: Peer) -> Json:
-        """What a line about an engine begins with."""
-        return {"bench": "engine", "engine": peer.name, "dtype": self._dtype, "tp": peer.tensor_parallel}
-
-    @contextmanager
-    def _guard(self, peer: Peer) -> Iterator[None]:
-        """An engine that fails inside is out, and only that one."""
-        try:
-            yield
-        except (PeerFailed, OSError) as error:
-            self._tell({**self.row(peer), "error": str(error)})
-            if (running := self._running.pop(peer, None)) is not None:
-                running.end()
+def load_options(arguments: argparse.Namespace, dtype: Dtype, peer: Peer) -> Load:
+    """What an engine is asked to load."""
+    length = arguments.prompt_tokens + arguments.output_tokens + SLACK_TOKENS
+    sequences = max(arguments.concurrency)
+    return Load(
+        model=str(random_weights(dtype)),
+        dtype=dtype,
+        tensor_parallel=peer.tensor_parallel,
+        threads=arguments.threads,
+        sequences=sequences,
+        max_length=length,
+        cache_tokens=sequences * length,
+        cache_bytes=cache_bytes(dtype),
+        prefix_caching=False,
+        drafting=False,
+    )
 
 
-def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Callable[[Json], None]) -> None:
+def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
     """All engines on one data type."""
     tell(
         {"bench": "bandwidth", "dtype": dtype, **bandwidth(random_weights(dtype), arguments.threads, arguments.repeats)}
     )
-    contest = Contest(arguments, dtype, tell)
+    contest = Contest("engine", dtype, tell)
     memory: dict[tuple[Peer, int], float] = {}
     found: dict[tuple[Peer, int], list[dict[str, float]]] = {}
     rng = random.Random(0)
     try:
         for peer in arguments.peers:
-            contest.load(peer)
+            contest.load(peer, load_options(arguments, dtype, peer))
         for repeat in range(1 + arguments.repeats):  # the first is to warm up, and for the memory
             for concurrency in arguments.concurrency:
                 for peer in rotated(arguments.peers, repeat):
                     requests = prompts(concurrency, arguments.prompt_tokens, arguments.output_tokens, rng)
-                    measured = contest.run(peer, requests)
+                    measured = contest.turn(peer, partial(run, requests, arguments.output_tokens))
                     if repeat == 0:
                         memory[peer, concurrency] = contest.memory_mb(peer)
                     elif measured is not None:
                         found.setdefault((peer, concurrency), []).append(measured)
                         progress(f"{repeat}/{arguments.repeats} {label(peer)} at {concurrency}: {json.dumps(measured)}")
-        for (peer, concurrency), measures in found.items():
-            if len(measures) == arguments.repeats:
-                rss = round(memory[peer, concurrency])
-                tell({**contest.row(peer), "concurrency": concurrency, **summarise(measures), "rss_mb": rss})
+        for peer in arguments.peers:
+            for concurrency in arguments.concurrency:
+                measures = found.get((peer, concurrency), [])
+                if len(measures) == arguments.repeats:
+                    rss = round(memory[peer, concurrency])
+                    tell({**contest.row(peer), "concurrency": concurrency, **summarise(measures), "rss_mb": rss})
     finally:
         contest.end()
 
 
-def rotated(peers: Sequence[Peer], by: int) -> list[Peer]:
-    """The same in the same order, beginning elsewhere: none is always behind the same other one."""
-    start = by % len(peers)
-    return [*peers[start:], *peers[:start]]
-
-
-def label(peer: Peer) -> str:
-    """How progress calls an engine."""
-    return f"{peer.name} tp {peer.tensor_parallel}"
-
-
-def progress(text: str) -> None:
-    """Say what goes on."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def tell(row: Json) -> None:
-    """Print a line of the result."""
-    print(json.dumps(row), flush=True)
+def run(requests: Sequence[Request], output_tokens: int, running: Running) -> dict[str, float]:
+    """One run of one engine."""
+    return measure(running.run(requests, RUN_SECONDS), output_tokens)
 
 
 def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
-    """What to measure; `peers` are the engines. DTYPES in the environment stands for --dtypes. Exits on a wrong one."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    """What to measure; `peers` are the engines. Exits on a wrong argument."""
     names = list(dict.fromkeys(peer.name for peer in ENGINES))
-    parser.add_argument("--engines", default=",".join(names))
-    parser.add_argument("--dtypes", default=environment.get("DTYPES") or ",".join(usual_dtypes()))
+    parser = arguments_of("benchmarks.engine", __doc__, names, environment)
     parser.add_argument("--tensor-parallel", default="1,2")
     parser.add_argument("--concurrency", default="1,8,32")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2, help="of each engine, its ranks together")
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--output-tokens", type=int, default=64)
     arguments = parser.parse_args(words)
-
-    def chosen(option: str, text: str, choices: Sequence[str]) -> list[str]:
-        wanted = text.split(",")
-        for word in wanted:
-            if word not in choices:
-                parser.error(f"{option} {word!r} is none of {', '.join(choices)}")
-        return wanted
-
-    engines = chosen("--engines", arguments.engines, names)
-    sizes = {int(size) for size in chosen("--tensor-parallel", arguments.tensor_parallel, ["1", "2"])}
-    arguments.dtypes = chosen("--dtypes", arguments.dtypes, get_args(Dtype))
+    engines = parser.chosen("--engines", arguments.engines, names)
+    sizes = {int(size) for size in parser.chosen("--tensor-parallel", arguments.tensor_parallel, ["1", "2"])}
+    arguments.dtypes = parser.dtypes(arguments.dtypes)
     try:
         arguments.concurrency = sorted({int(word) for word in arguments.concurrency.split(",")})
     except ValueError:
@@ -261,11 +179,6 @@ def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> argp
     if not arguments.peers:
         parser.error("none of these engines is measured at this tensor parallel size")
     return arguments
-
-
-def usual_dtypes() -> list[str]:
-    """float32, and bfloat16 where this processor is no slower at it."""
-    return ["float32"] + (["bfloat16"] if choose("cpu", "bfloat16") == "bfloat16" else [])
 
 
 def main() -> int:

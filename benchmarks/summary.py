@@ -21,9 +21,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def summarise(repeats: Sequence[Mapping[str, float]], digits: int = 4) -> dict[str, float]:
-    """Median of each measured value under its name, the lower quartile beside it as NAME_q1."""
+    """Median of each value under its name, the lower quartile beside it as NAME_q1; of those that all repeats have."""
     found: dict[str, float] = {}
     for name in repeats[0]:
+        if not all(name in repeat for repeat in repeats):
+            continue
         values = [repeat[name] for repeat in repeats]
         found[name] = significant(median(values), digits)
         found[f"{name}_q1"] = significant(lower_quartile(values), digits)

@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from benchmarks.engine import ENGINES, measure, prompts, read_arguments, rotated
+from benchmarks.contest import rotated
+from benchmarks.engine import ENGINES, measure, prompts, read_arguments
 from benchmarks.peer import PeerFailed
 from benchmarks.peers.lines import Result
 from benchmarks.summary import lower_quartile, percentile, significant, summarise

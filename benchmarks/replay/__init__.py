@@ -1,0 +1,1 @@
+"""People typing, recorded once and replayed at different engines at different speeds."""

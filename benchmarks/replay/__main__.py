@@ -1,0 +1,208 @@
+"""How fast recorded typing can be replayed until completions come too late: the headline of this engine.
+
+    python -m benchmarks.replay [--engines ours,vllm,llama.cpp] [--dtypes float32] [--repeats 7] [--seconds 40]
+
+Six editors type (`benchmarks.replay.trace`): prompts of 1,000 to 2,000 tokens, suffix first, built by our own `fim`;
+seven requests of ten are cancelled by the next key; part of the text is what the model itself proposed. All engines get
+the same token ids at the same times, with their caches on. The model is the tiny one grown to the size of the random
+one (`benchmarks.checkpoint`): random weights never end a line. At these lengths its lines make no sense; they end, and
+are the same for every engine.
+
+A request is done with its first line that is not blank, at the end of text, or after 48 tokens. Our engine ends it
+there by itself; for the others the client closes it, as a gateway in front of them would have to. Ours alone takes a
+draft: what the editor was shown last, as far as the typing agrees with it.
+
+JSON lines on standard output, progress on standard error. Medians over the repeats, lower quartiles as NAME_q1:
+- `goodput`: the highest speed, as a multiple of the recorded one, at which 95 % of the requests that nobody cancelled
+  have their first line within 500 ms of their key and 99 % have it at all; found by trying speeds to within 5 %;
+- at speed 1, the same load for all: `first_line_p95_ms` of those requests; over keys that only append to a prompt that
+  was computed before, `warm_ttft_p95_ms`, and `recomputed_per_key_p95`, tokens of the prompt that were not taken from
+  the cache; `itl_ms`, the median time between two tokens, which is one decode step;
+- an engine that can not be installed, does not load or fails has `error` instead, and the others go on.
+Each replay begins with an empty cache. Engines take turns; those that wait are stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from aixcoder_serving.fim import prompt
+from aixcoder_serving.fim.vocabulary import Vocabulary
+from benchmarks import editor
+from benchmarks.checkpoint import TINY, Dtype, cache, grown
+from benchmarks.contest import Contest, Tell, arguments_of, cache_bytes, label, progress, rotated, tell
+from benchmarks.peer import Peer, Running
+from benchmarks.peers.lines import Load
+from benchmarks.prompts import tiny_model
+from benchmarks.replay import trace
+from benchmarks.replay.measure import MAX_TOKENS, Misses, Verdict, latencies, requests, verdict
+from benchmarks.replay.search import highest
+from benchmarks.summary import summarise
+
+ENGINES = (
+    Peer("ours", None, "benchmarks/ours.py", pausable=False),
+    Peer("vllm", "vllm", "benchmarks/peers/vllm/driver.py"),
+    Peer("llama.cpp", "llamacpp", "benchmarks/peers/llamacpp/server.py"),
+)
+SEQUENCES = 16
+"""Requests at once: an editor can have one that it waits for beside the next one."""
+GRACE_SECONDS = 5.0
+"""After the last key of a replay: what is not done then is not served."""
+FIRST_STRIDE, NEXT_STRIDE = 1.5, 1.2
+"""Of a first search, and of one that begins where the last one ended."""
+LEAST_SECONDS = 5.0
+"""A shorter trace has no request that is waited for."""
+
+
+def recorded(vocabulary: Vocabulary, seconds: float) -> list[trace.Ask]:
+    """The trace, from the cache where it was recorded before by the same Python, sources and model."""
+    sources = [Path(trace.__file__), Path(editor.__file__), *Path(prompt.__file__).parent.glob("*.py")]
+    digest = hashlib.sha256(f"{sys.version} {seconds}".encode())
+    for source in (*sorted(sources), TINY / "model.safetensors", TINY / "tokenizer.json"):
+        digest.update(source.read_bytes())
+    file = cache() / "traces" / f"{digest.hexdigest()[:16]}.json"
+    if file.is_file():
+        return [trace.Ask(**{**row, "prompt": tuple(row["prompt"])}) for row in json.loads(file.read_text())]
+    progress("recording the typing: the tiny model proposes what editors take")
+    write = tiny_model(vocabulary)
+    asks = trace.record(vocabulary, lambda built: write(built.ids), seconds=seconds)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(f".{os.getpid()}")
+    new.write_text(json.dumps([asdict(ask) for ask in asks]))
+    new.rename(file)
+    return asks
+
+
+def describe(asks: Sequence[trace.Ask]) -> str:
+    """A trace in one line."""
+    sizes = sorted(len(ask.prompt) for ask in asks)
+    count = len(asks)
+    shares = {
+        "cancelled": sum(ask.cancel_at is not None for ask in asks) / count,
+        "only append": sum(ask.appends for ask in asks) / count,
+        "typed from the model's output": sum(ask.proposed for ask in asks) / count,
+    }
+    return (
+        f"{count} keys of {len({ask.editor for ask in asks})} editors, prompts of {sizes[0]} to {sizes[-1]} tokens, "
+        f"median {sizes[count // 2]}; " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    )
+
+
+def load_options(vocabulary: Vocabulary, dtype: Dtype, threads: int) -> Load:
+    """What an engine is asked to load."""
+    length = max(trace.ROOMS) + 2 * MAX_TOKENS
+    texts = list(enumerate(vocabulary.token_bytes))
+    return Load(
+        model=str(grown(dtype)),
+        dtype=dtype,
+        tensor_parallel=1,
+        threads=threads,
+        sequences=SEQUENCES,
+        max_length=length,
+        cache_tokens=SEQUENCES * length,
+        cache_bytes=cache_bytes(dtype),
+        prefix_caching=True,
+        drafting=True,
+        eos=vocabulary.eos,
+        line_ends=tuple(n for n, text in texts if b"\n" in text),
+        blanks=tuple(n for n, text in texts if text and not text.strip()),
+    )
+
+
+class Player:
+    """Plays one trace at one engine, as often as is asked."""
+
+    def __init__(self, asks: Sequence[trace.Ask], running: Running, name: str) -> None:
+        self._asks = asks
+        self._running = running
+        self._name = name
+
+    def play(self, speed: float, *, to_the_end: bool) -> tuple[Verdict, dict[str, float]]:
+        """Replay with an empty cache. Unless `to_the_end`, it is over once it can no longer be good."""
+        asked = requests(self._asks, speed)
+        self._running.reset()
+        limit = max(request.at for request in asked) + GRACE_SECONDS
+        ended = self._running.run(asked, limit, None if to_the_end else Misses(asked))
+        results = {result.id: result for result in ended}
+        judged = verdict(asked, results)
+        found = latencies(self._asks, asked, results) if to_the_end else {}
+        progress(f"{self._name} at speed {speed:.2f}: {'good' if judged.good else 'too slow'} {judged} {found or ''}")
+        return judged, found
+
+    def measure(self, guess: float, stride: float) -> dict[str, float]:
+        """Latencies at speed 1, and goodput."""
+        judged, found = self.play(1.0, to_the_end=True)
+        tried = {1.0: judged.good}
+
+        def passes(speed: float) -> bool:
+            if speed not in tried:
+                tried[speed] = self.play(speed, to_the_end=False)[0].good
+            return tried[speed]
+
+        return {"goodput": highest(passes, guess, stride=stride), **found}
+
+
+def measure(asks: Sequence[trace.Ask], peer: Peer, guess: float, stride: float, running: Running) -> dict[str, float]:
+    """One repeat at one engine."""
+    return Player(asks, running, label(peer)).measure(guess, stride)
+
+
+def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
+    """All engines on one data type."""
+    vocabulary = Vocabulary.load(TINY)
+    asks = recorded(vocabulary, arguments.seconds)
+    progress(describe(asks))
+    contest = Contest("replay", dtype, tell)
+    guesses: dict[Peer, float] = {}
+    found: dict[Peer, list[dict[str, float]]] = {}
+    try:
+        for peer in arguments.peers:
+            contest.load(peer, load_options(vocabulary, dtype, arguments.threads))
+            contest.turn(peer, lambda running: Player(asks, running, "warm-up").play(1.0, to_the_end=True))
+        for repeat in range(arguments.repeats):
+            for peer in rotated(arguments.peers, repeat):
+                guess, stride = (guesses[peer], NEXT_STRIDE) if guesses.get(peer) else (1.0, FIRST_STRIDE)
+                measured = contest.turn(peer, partial(measure, asks, peer, guess, stride))
+                if measured is not None:
+                    guesses[peer] = measured["goodput"]
+                    found.setdefault(peer, []).append(measured)
+                    progress(f"{repeat + 1}/{arguments.repeats} {label(peer)}: {json.dumps(measured)}")
+        for peer, measures in found.items():
+            if len(measures) == arguments.repeats:
+                tell({**contest.row(peer), **summarise(measures)})
+    finally:
+        contest.end()
+
+
+def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    """What to measure; `peers` are the engines. Exits on a wrong argument."""
+    names = [peer.name for peer in ENGINES]
+    parser = arguments_of("benchmarks.replay", __doc__, names, environment)
+    parser.add_argument("--seconds", type=float, default=trace.SECONDS, help="of typing, at speed 1")
+    arguments = parser.parse_args(words)
+    engines = parser.chosen("--engines", arguments.engines, names)
+    arguments.dtypes = parser.dtypes(arguments.dtypes)
+    if min(arguments.repeats, arguments.threads) < 1 or arguments.seconds < LEAST_SECONDS:
+        parser.error(f"repeats and threads are at least 1, seconds {LEAST_SECONDS:.0f}")
+    arguments.peers = [peer for peer in ENGINES if peer.name in engines]
+    return arguments
+
+
+def main() -> int:
+    """Measure and print."""
+    arguments = read_arguments(sys.argv[1:], os.environ)
+    for dtype in arguments.dtypes:
+        compare(arguments, dtype, tell)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
