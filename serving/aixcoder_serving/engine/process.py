@@ -6,6 +6,7 @@ and step, until the socket closes. An idle one waits for the socket and costs no
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import signal
@@ -177,6 +178,7 @@ def _load(start: Start, connection: Connection, heartbeat: Heartbeat) -> tuple[E
             block_size=settings.block_size,
         )
         executor.patient = False
+        gc.freeze()  # what is there now stays: the collector need not look through it in the middle of a step
     except BaseException:
         group.close()
         raise
