@@ -4,7 +4,7 @@
 
 Every launch goes through Triton's own binder and compiler down to the machine code of ptxas, and ends there. Prints a
 JSON line a kernel: {"kernel", "split", "shared", "matrix", "late", "code"}; shared memory and code in bytes, whether it
-uses the tensor cores, and whether it was compiled for a step of a form that came after those an engine runs at its start.
+uses the tensor cores, and whether it was first compiled for a step of another form than those of an engine's start.
 """
 
 import json
