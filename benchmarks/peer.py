@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,18 +140,24 @@ class Running:
 
     def memory_mb(self) -> float:
         """Peak memory of all its processes, each less what the driver had after its imports; in 10^6 bytes."""
-        peaks = (peak_mb(pid) for pid in group(self._process.pid))
+        peaks = (peak_mb(process.pid) for process in family(self._process.pid))
         return sum(max(0.0, peak - self._imports_mb) for peak in peaks)
 
     def end(self) -> None:
         """End the driver and all that it started."""
         self.resume()
+        started = family(self._process.pid)
         if self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(QUIT_SECONDS)
         self._signal(signal.SIGKILL)
+        # What made a session of its own is in another group.
+        for process in processes():
+            if process in started:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join()
         self._log.close()
@@ -200,17 +206,40 @@ class Running:
             os.killpg(self._process.pid, number)
 
 
-def group(leader: int) -> Iterable[int]:
-    """Ids of the processes of a process group."""
+@dataclass(frozen=True)
+class Process:
+    """A process now; `started` tells it from a later one with the same number."""
+
+    pid: int
+    started: str
+
+
+def processes() -> dict[Process, int]:
+    """All processes, and their parents' numbers."""
+    found: dict[Process, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                # The name, in parentheses, may hold anything; the group is the third field after it.
+            # The name, in parentheses, may hold anything: fields are counted from behind it.
+            with suppress(OSError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == leader:
-                yield int(entry.name)
+                found[Process(int(entry.name), fields[19])] = int(fields[1])
+    return found
+
+
+def family(pid: int) -> set[Process]:
+    """A process and all that descend from it."""
+    children: dict[int, list[Process]] = {}
+    found: set[Process] = set()
+    for process, parent in processes().items():
+        children.setdefault(parent, []).append(process)
+        if process.pid == pid:
+            found.add(process)
+    waiting = [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found.update(below)
+        waiting += [process.pid for process in below]
+    return found
 
 
 def peak_mb(pid: int) -> float:

@@ -19,7 +19,7 @@ JSON lines on standard output, progress on standard error. Medians over the repe
   was computed before, `warm_ttft_p95_ms`, and `recomputed_per_key_p95`, tokens of the prompt that were not taken from
   the cache; `itl_ms`, the median time between two tokens, which is one decode step;
 - an engine that can not be installed, does not load or fails has `error` instead, and the others go on.
-Each replay begins with an empty cache. Engines take turns; those that wait are stopped by a signal.
+Before a replay all caches are emptied and each editor's first prompt is computed. Engines take turns; those that wait are stopped by a signal.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from benchmarks.peer import Peer, Running
 from benchmarks.peers.lines import Load
 from benchmarks.prompts import tiny_model
 from benchmarks.replay import trace
-from benchmarks.replay.measure import MAX_TOKENS, Misses, Verdict, latencies, requests, verdict
+from benchmarks.replay.measure import MAX_TOKENS, Misses, Verdict, latencies, opening, requests, verdict
 from benchmarks.replay.search import highest
 from benchmarks.summary import summarise
 
@@ -58,6 +58,7 @@ GRACE_SECONDS = 5.0
 """After the last key of a replay: what is not done then is not served."""
 FIRST_STRIDE, NEXT_STRIDE = 1.5, 1.2
 """Of a first search, and of one that begins where the last one ended."""
+OPENING_SECONDS = 120.0
 LEAST_SECONDS = 5.0
 """A shorter trace has no request that is waited for."""
 
@@ -126,9 +127,10 @@ class Player:
         self._name = name
 
     def play(self, speed: float, *, to_the_end: bool) -> tuple[Verdict, dict[str, float]]:
-        """Replay with an empty cache. Unless `to_the_end`, it is over once it can no longer be good."""
+        """Replay with only the opened files cached. Unless `to_the_end`, it is over once it can not be good any more."""
         asked = requests(self._asks, speed)
         self._running.reset()
+        self._running.run(opening(self._asks), OPENING_SECONDS)
         limit = max(request.at for request in asked) + GRACE_SECONDS
         ended = self._running.run(asked, limit, None if to_the_end else Misses(asked))
         results = {result.id: result for result in ended}

@@ -33,6 +33,14 @@ def requests(asks: Sequence[Ask], speed: float) -> list[Request]:
     ]
 
 
+def opening(asks: Sequence[Ask]) -> list[Request]:
+    """What is computed before the clock starts: each editor's first prompt. People open files long before they type."""
+    firsts: dict[int, Ask] = {}
+    for ask in asks:
+        firsts.setdefault(ask.editor, ask)
+    return [Request(n, ask.prompt, max_tokens=1, editor=ask.editor) for n, ask in enumerate(firsts.values())]
+
+
 def first_line_seconds(request: Request, result: Result | None) -> float:
     """From the key to the complete line, infinite where it did not come."""
     if result is None or result.end not in ("line", "length"):

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from benchmarks.peers.lines import End, Result
-from benchmarks.replay.measure import Misses, latencies, requests, verdict, warm
+from benchmarks.replay.measure import Misses, latencies, opening, requests, verdict, warm
 from benchmarks.replay.trace import Ask
 
 
@@ -18,6 +18,14 @@ def result(n: int, *times: float, end: End = "line", cached: int | None = None) 
 def test_speed_divides_all_times() -> None:
     (request,) = requests([ask(3.0, 4.5, editor=2)], 1.5)
     assert (request.at, request.cancel_at, request.editor, request.first_line) == (2.0, 3.0, 2, True)
+
+
+def test_each_editors_first_prompt_is_computed_before() -> None:
+    asks = [ask(0.0, editor=2, tokens=7), ask(0.1, editor=1, tokens=8), ask(0.2, editor=2, tokens=9)]
+    assert [(len(request.prompt), request.editor, request.max_tokens) for request in opening(asks)] == [
+        (7, 2, 1),
+        (8, 1, 1),
+    ]
 
 
 @pytest.mark.parametrize(
