@@ -19,7 +19,8 @@ JSON lines on standard output, progress on standard error. Medians over the repe
   was computed before, `warm_ttft_p95_ms`, and `recomputed_per_key_p95`, tokens of the prompt that were not taken from
   the cache; `itl_ms`, the median time between two tokens, which is one decode step;
 - an engine that can not be installed, does not load or fails has `error` instead, and the others go on.
-Before a replay all caches are emptied and each editor's first prompt is computed. Engines take turns; those that wait are stopped by a signal.
+Before a replay all caches are emptied and each editor's first prompt is computed. Engines take turns; those that wait
+are stopped by a signal.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class Player:
         self._name = name
 
     def play(self, speed: float, *, to_the_end: bool) -> tuple[Verdict, dict[str, float]]:
-        """Replay with only the opened files cached. Unless `to_the_end`, it is over once it can not be good any more."""
+        """Replay with the open files cached alone. Unless `to_the_end`, it is over once it can not be good any more."""
         asked = requests(self._asks, speed)
         self._running.reset()
         self._running.run(opening(self._asks), OPENING_SECONDS)
