@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import os
 import signal
 import sys
@@ -66,6 +67,11 @@ def _settings(options: argparse.Namespace) -> ReplicaSettings:
         tensor_parallel_size=options.tensor_parallel_size,
         max_model_length=options.max_model_length or found.max_positions,
         max_concurrent_sequences=options.max_concurrent_sequences,
+        threads=options.threads,
+        cache_tokens=options.cache_tokens,
+        step_budget_ms=options.step_budget_ms,
+        prefix_caching=options.prefix_cache,
+        drafting=options.drafts,
     )
 
 
@@ -104,19 +110,21 @@ async def _serve(settings: ReplicaSettings, name: str, host: str, port: int) -> 
             watch.cancel()
         await service.close()
         await replica.stop(patience=1)
-    failure = service.load_failure
-    if failure is not None:
+    if (failure := service.load_failure) is not None:
         raise Problem(f"{failure.reason}: {failure}")
+    if (lost := service.engine_failure) is not None:
+        raise Problem(f"EngineFailed: {lost}")
 
 
 async def _announce(service: ReplicaService, ready: str, stop: asyncio.Event) -> None:
-    """Say when the model is there; end everything where it can not be loaded."""
+    """Say when the model is there; end everything where it can not be loaded, and once its engine is lost."""
     try:
         await service.loaded()
-    except LoadFailed:
-        stop.set()
-    else:
         print(ready, flush=True)
+        await service.lost()
+    except LoadFailed:
+        pass
+    stop.set()
 
 
 def _version() -> str:
@@ -179,7 +187,39 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         choices=[1, 2, 4, 8],
         default=1,
-        help="CUDA devices to spread it over, %(default)s where not given",
+        help="CUDA devices, on cpu processes, to spread it over, %(default)s where not given",
+    )
+    serve.add_argument(
+        "--threads",
+        type=_at_least(1),
+        metavar="N",
+        help="threads that compute on cpu; not given: the cores less one, which is for HTTP",
+    )
+    serve.add_argument(
+        "--cache-tokens",
+        type=_at_least(16),
+        metavar="TOKENS",
+        help="size of the cache, running and reusable tokens together; not given: what fits",
+    )
+    serve.add_argument(
+        "--step-budget-ms",
+        type=_milliseconds,
+        default=50.0,
+        metavar="MS",
+        help="how long one step may take: less makes streams smoother, more long prompts faster; "
+        "%(default)g where not given",
+    )
+    serve.add_argument(
+        "--no-prefix-cache",
+        dest="prefix_cache",
+        action="store_false",
+        help="compute every prompt anew; for measuring",
+    )
+    serve.add_argument(
+        "--no-drafts",
+        dest="drafts",
+        action="store_false",
+        help="compute one token a step instead of guessing ahead; the text is the same; for measuring",
     )
     serve.add_argument(
         "--log-level",
@@ -195,6 +235,13 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{port} is not in 0..65535")
     return port
+
+
+def _milliseconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 milliseconds")
+    return number
 
 
 class _at_least:  # noqa: N801 - reads as the check it is

@@ -17,7 +17,7 @@ PROTOCOL_VERSION = 1
 """Raised when a message changes its meaning; a gateway speaks this version and the one before."""
 
 REPLICA_PORT = 30000
-"""The pod port on which a replica listens: `/generate`, `/ready`, `/stats`."""
+"""The pod port on which a replica listens: `/generate`, `/ready`, `/stats`, `/metrics`."""
 
 
 class Message(BaseModel):
@@ -29,14 +29,47 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
+TokenId = Annotated[int, Field(ge=0)]
+Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Likeliest = Annotated[int, Field(ge=0, le=20)]
+
+
 class Sampling(Message):
-    """How to choose tokens and when to stop. Temperature 0 is greedy."""
+    """How to choose tokens and when to stop. Temperature 0 is greedy; a seed that is None is a new one each time.
+
+    Bias, penalties and filters act in the order of vLLM: bias and `min_tokens`, penalties, temperature, min-p, top-k,
+    top-p. `top_k` 0: all tokens. `logprobs` n: those of each token and of the n likeliest in its place, of the model's
+    own distribution; `prompt_logprobs` n: the same for each token of the prompt but the first.
+
+    The text ends before a stop string; with `first_line` at the end of the first line that has more than white space;
+    with `n_indent` at the first later line that is indented by fewer characters. A token of `stop_token_ids` ends it as
+    the model's own end does, which `ignore_eos` takes away. `deadline_ms` counts from the replica's acceptance and ends
+    it wherever it is; `max_predict_ms` from the first token, once a line is complete.
+    """
 
     max_tokens: int = Field(default=256, ge=0)
+    min_tokens: int = Field(default=0, ge=0)
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, allow_inf_nan=False)
+    top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0, allow_inf_nan=False)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    logit_bias: tuple[tuple[TokenId, Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]], ...] = Field(
+        default=(), max_length=1024
+    )
+    logprobs: Likeliest | None = None
+    prompt_logprobs: Likeliest | None = None
     stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(default=(), max_length=16)
+    stop_token_ids: tuple[TokenId, ...] = Field(default=(), max_length=1024)
+    ignore_eos: bool = False
+    first_line: bool = False
+    n_indent: int = Field(default=0, ge=0)
+    deadline_ms: Milliseconds | None = None
+    max_predict_ms: Milliseconds | None = None
 
 
 class CompletionRequest(Message):
@@ -48,18 +81,24 @@ class CompletionRequest(Message):
     `post_process`: the text is fit to go in at the cursor as it is. Where an editor closed brackets or quotes behind
     it, the model is left to write the rest of the cursor's line, and that is taken off. Without it, prompt and text are
     the reference's own.
+
+    `draft_token_ids`: what the completion probably begins with, such as what is left of the editor's last one; a right
+    guess is fast, a wrong one changes nothing. Only requests with the same `cache_salt` share what is computed of a
+    common beginning.
     """
 
     version: int = PROTOCOL_VERSION
     id: str = Field(min_length=1, max_length=128)
     prefix: str | None = None
     suffix: str | None = None
-    prompt_token_ids: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    prompt_token_ids: tuple[TokenId, ...] | None = None
     path: str | None = Field(default=None, max_length=4096)
     language: str | None = Field(default=None, max_length=64)
     order: Literal["spm", "psm"] = "spm"
     post_process: bool = False
     sampling: Sampling = Sampling()
+    draft_token_ids: tuple[TokenId, ...] = ()
+    cache_salt: str = Field(default="", max_length=256)
 
     @model_validator(mode="after")
     def _one_prompt(self) -> CompletionRequest:
@@ -82,12 +121,34 @@ class Started(Message):
     truncated: bool = False
 
 
+class LikelyToken(Message):
+    """A token, what it adds to the text, and the natural logarithm of its probability.
+
+    What are no whole characters of the text, bytes of a longer one, is U+FFFD; special tokens add nothing.
+    """
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+class TokenLogprobs(LikelyToken):
+    """A token of the prompt or the completion, with the likeliest ones in its place, the likeliest first."""
+
+    top: tuple[LikelyToken, ...] = ()
+
+
 class Delta(Message):
-    """Newly generated tokens and the text they add; text may lag behind while bytes of a character are missing."""
+    """Newly generated tokens and the text they add; text may lag behind while bytes of a character are missing.
+
+    `logprobs` has one entry for each token where they were asked for; `prompt_logprobs` come before the first token.
+    """
 
     type: Literal["delta"] = "delta"
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class Finished(Message):
@@ -133,8 +194,9 @@ class Readiness(Message):
 
 
 class ReplicaStats(Message):
-    """Body of `GET /stats`: gauges now and counters since the process started."""
+    """Body of `GET /stats`, field by field the engine's `EngineStats`: gauges now, counters since it started."""
 
+    load_percent: int = Field(default=0, ge=0, le=100)
     running: int = Field(default=0, ge=0)
     waiting: int = Field(default=0, ge=0)
     completed: int = Field(default=0, ge=0)
@@ -142,10 +204,26 @@ class ReplicaStats(Message):
     failed: int = Field(default=0, ge=0)
     tokens_prefilled: int = Field(default=0, ge=0)
     tokens_decoded: int = Field(default=0, ge=0)
+    blocks_total: int = Field(default=0, ge=0)
+    blocks_used: int = Field(default=0, ge=0)
+    blocks_cached: int = Field(default=0, ge=0)
+    prefix_query_tokens: int = Field(default=0, ge=0)
+    prefix_hit_tokens: int = Field(default=0, ge=0)
+    recomputed_evicted: int = Field(default=0, ge=0)
+    evictions: int = Field(default=0, ge=0)
+    draft_tokens: int = Field(default=0, ge=0)
+    draft_tokens_accepted: int = Field(default=0, ge=0)
+    steps: int = Field(default=0, ge=0)
+    step_seconds_sum: float = Field(default=0.0, ge=0)
+    step_seconds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Steps by how long they took, not cumulated; the buckets' bounds are on `/metrics`."""
 
 
 class ReplicaSettings(Message):
-    """How to run one replica: the argument of the Ray Serve application, written by the operator."""
+    """How to run one replica: the argument of the Ray Serve application, written by the operator.
+
+    `threads` None: on cpu, the cores less one. `cache_tokens` None: what fits.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -155,6 +233,11 @@ class ReplicaSettings(Message):
     tensor_parallel_size: Literal[1, 2, 4, 8] = 1
     max_model_length: int = Field(default=32768, ge=16)
     max_concurrent_sequences: int = Field(default=64, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    cache_tokens: int | None = Field(default=None, ge=16)
+    step_budget_ms: float = Field(default=50.0, gt=0, allow_inf_nan=False)
+    prefix_caching: bool = True
+    drafting: bool = True
     port: int = Field(default=REPLICA_PORT, ge=0, le=65535)
     shutdown_grace_seconds: float = Field(default=60.0, ge=0)
 

@@ -69,7 +69,7 @@ class EngineClient:
         self._ids = itertools.count()
         self._outbox: SimpleQueue[ToEngine | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()  # guards what follows, and that nothing is queued after the end
+        self._lock = threading.Lock()  # guards what follows, and that nothing is started or queued after the end
         self._handles: dict[int, RequestHandle] = {}
 
     @property
@@ -132,10 +132,11 @@ class EngineClient:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self._outbox.put(Close())
         self._outbox.put(None)
-        self._end_process(_CLOSE_SECONDS)
+        self._end_process(_CLOSE_SECONDS if self._loaded else 0.0)  # one that loads reads no messages
         for thread in self._threads:
             thread.join()
         with self._lock:
@@ -144,6 +145,7 @@ class EngineClient:
             handle.end(Finish("cancelled", 0))
         if self._connection is not None:
             self._connection.close()
+        self._heartbeat.close()
 
     def _start(self, threads: int) -> Connection:
         mine, theirs = socket.socketpair()
@@ -152,12 +154,16 @@ class EngineClient:
             "OMP_NUM_THREADS": str(threads),
             "OPENBLAS_NUM_THREADS": "1",  # a pool of numpy's would be there before the ranks are forked
         }
-        with theirs:
+        with theirs, self._lock:
+            if self._closed:
+                mine.close()
+                raise LoadFailed("EngineFailed", "the engine was closed before it was loaded")
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "aixcoder_serving.engine", str(theirs.fileno()), str(self._heartbeat.fd)],
                 pass_fds=(theirs.fileno(), self._heartbeat.fd),
                 stdin=subprocess.DEVNULL,
                 env=environment,
+                start_new_session=True,  # Ctrl-C in a terminal is for the client to act on
             )
         self._connection = Connection(mine.detach())
         return self._connection

@@ -98,6 +98,11 @@ class Vocabulary:
         """Value of a byte piece such as `<0x0A>`; None for all others."""
         return self._byte_pieces.get(token_id)
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """What an id adds to the text. A padded model has ids beyond the tokenizer's: they add nothing."""
+        table = self.token_bytes
+        return table[token_id] if token_id < len(table) else b""
+
     @cached_property
     def token_bytes(self) -> tuple[bytes, ...]:
         """What each id adds to the text, as bytes; nothing for special ids."""

@@ -194,7 +194,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
 def _failure(failed: Failed) -> UpstreamError:
     """What a failure after the start means."""
     if failed.status in (429, 503):
-        return NotTaken(f"the replica failed with {failed.status}")
+        # Not as one that was never taken, which every replica is asked: it may be what ended this one.
+        return Lost(f"the replica failed with {failed.status}")
     if failed.status < 500:
         return Rejected(failed.message, None)
     return Broken(f"the replica failed with {failed.status}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ray import serve
@@ -11,6 +12,9 @@ from aixcoder_serving.protocol import ReplicaSettings
 
 FAILURE_SHOWN_SECONDS = 10.0
 """How long `/ready` tells why loading failed before the health check makes Serve try again in a new process."""
+
+_LAST_WORDS_SECONDS = 1.0
+"""How long the answers may take to leave that tell that the engine is lost."""
 
 _HEALTH_CHECK_PERIOD_SECONDS = 2.0
 _HEALTH_CHECK_TIMEOUT_SECONDS = 30.0  # imports of the engine hold the interpreter for seconds
@@ -33,7 +37,15 @@ class ReplicaActor:
         self._service.start()
 
     async def check_health(self) -> None:
-        """Raise where Serve should replace this process."""
+        """Raise where Serve should replace this process; end it where its engine is lost.
+
+        Serve replaces a dead process at once, one that only says so after three checks.
+        """
+        from aixcoder_serving.replica.drain import drain
+
+        if self._service.engine_failure is not None:
+            await drain(self._service, self._listener, _LAST_WORDS_SECONDS)
+            os._exit(1)
         if not self._listener.alive:
             raise RuntimeError("the replica's listener has ended")
         if trouble := self._service.unhealthy(FAILURE_SHOWN_SECONDS):

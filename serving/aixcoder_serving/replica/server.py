@@ -1,4 +1,4 @@
-"""A replica's HTTP: `POST /generate`, `GET /ready`, `GET /stats`. Plain ASGI, to see a closed connection at once."""
+"""A replica's HTTP: completions, and pages that tell how it is. Plain ASGI, to see a closed connection at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from aixcoder_serving.protocol import CompletionRequest, Refused
-from aixcoder_serving.replica.service import Completion, Refusal, ReplicaService
+from aixcoder_serving.replica.completion import Completion
+from aixcoder_serving.replica.metrics import CONTENT_TYPE, EngineMetrics
+from aixcoder_serving.replica.service import Refusal, ReplicaService
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
+
+_SERVED = "POST /generate, GET /ready, GET /stats and GET /metrics are served"
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -23,6 +27,7 @@ class ReplicaApp:
 
     def __init__(self, service: ReplicaService) -> None:
         self._service = service
+        self._metrics = EngineMetrics(service.engine_stats)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -36,10 +41,12 @@ class ReplicaApp:
                 await self._answer(send, 200 if readiness.phase == "ready" else 503, readiness)
             case "GET", "/stats":
                 await self._answer(send, 200, self._service.stats())
-            case _, "/generate" | "/ready" | "/stats":
-                await self._answer(send, 405, Refused(message="POST /generate, GET /ready and GET /stats are served"))
+            case "GET", "/metrics":
+                await self._whole(send, 200, CONTENT_TYPE.encode(), self._metrics.page())
+            case _, "/generate" | "/ready" | "/stats" | "/metrics":
+                await self._answer(send, 405, Refused(message=_SERVED))
             case _:
-                await self._answer(send, 404, Refused(message="POST /generate, GET /ready and GET /stats are served"))
+                await self._answer(send, 404, Refused(message=_SERVED))
 
     async def _generate(self, receive: Receive, send: Send) -> None:
         self._service.enter()
@@ -70,8 +77,10 @@ class ReplicaApp:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _answer(self, send: Send, status: int, content: BaseModel) -> None:
-        body = content.model_dump_json(exclude_none=True).encode()
-        headers = [*self._headers(b"application/json"), (b"content-length", str(len(body)).encode())]
+        await self._whole(send, status, b"application/json", content.model_dump_json(exclude_none=True).encode())
+
+    async def _whole(self, send: Send, status: int, content_type: bytes, body: bytes) -> None:
+        headers = [*self._headers(content_type), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

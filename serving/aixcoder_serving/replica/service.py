@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import asdict
 
 from aixcoder_serving.engine import checkpoint
@@ -16,30 +16,17 @@ from aixcoder_serving.engine.interface import (
     EngineClosed,
     EngineSettings,
     EngineStats,
-    Generation,
-    GenerationFailed,
     LoadFailed,
     RequestRefused,
-    Sampling,
 )
-from aixcoder_serving.fim.detokenize import TextStream
-from aixcoder_serving.fim.overlap import Trim
 from aixcoder_serving.fim.prompt import NoRoom, Prompt, build
 from aixcoder_serving.fim.vocabulary import Vocabulary, VocabularyError
-from aixcoder_serving.protocol import (
-    CompletionRequest,
-    Delta,
-    Failed,
-    FailureReason,
-    Finished,
-    Phase,
-    Readiness,
-    ReplicaSettings,
-    ReplicaStats,
-    Started,
-)
+from aixcoder_serving.protocol import CompletionRequest, FailureReason, Phase, Readiness, ReplicaSettings, ReplicaStats
+from aixcoder_serving.replica.completion import Completion, engine_sampling
 
 logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
 
 
 class Refusal(Exception):
@@ -50,49 +37,6 @@ class Refusal(Exception):
         self.status = status
         self.message = message
         self.param = param
-
-
-class Completion:
-    """A request that the engine has; `messages` is to be iterated once."""
-
-    def __init__(self, vocabulary: Vocabulary, prompt: Prompt, generation: Generation) -> None:
-        self._vocabulary = vocabulary
-        self._prompt = prompt
-        self._generation = generation
-        self._abandoned = False
-
-    def abandon(self) -> None:
-        """The client is gone: end it within one step."""
-        self._abandoned = True
-        self._generation.cancel()
-
-    async def messages(self) -> AsyncIterator[Started | Delta | Finished | Failed]:
-        """The protocol's messages, `Finished` or `Failed` last; nothing more once abandoned."""
-        yield Started(prompt_tokens=len(self._prompt.ids), truncated=self._prompt.truncated)
-        text, trim = TextStream(self._vocabulary), Trim(self._prompt.rest)
-        try:
-            async for delta in self._generation:
-                shown = trim.push(text.push(delta.token_ids, delta.held_bytes))
-                yield Delta(text=shown, token_ids=delta.token_ids)
-                if trim.done:
-                    self._generation.cancel()
-        except GenerationFailed as fault:
-            yield Failed(status=500, message=str(fault))
-            return
-        finish = self._generation.finish
-        if self._abandoned or finish is None:
-            return
-        if finish.reason == "cancelled" and not trim.done:
-            yield Failed(status=503, message="the replica stopped before the completion ended: send it again")
-            return
-        if rest := trim.push(text.finish(finish.trim_bytes)) + trim.finish():
-            yield Delta(text=rest, token_ids=())
-        yield Finished(
-            finish_reason="stop" if finish.reason == "cancelled" else finish.reason,
-            prompt_tokens=len(self._prompt.ids),
-            completion_tokens=finish.completion_tokens,
-            cached_tokens=finish.cached_tokens,
-        )
 
 
 class ReplicaService:
@@ -106,7 +50,7 @@ class ReplicaService:
         """Set while none is."""
         self.idle.set()
         self.refusing = False
-        """Set at the end of a drain: new requests are refused."""
+        """Set at the end of a drain, and for good: new requests are refused, and nothing is loaded any more."""
         self._phase: Phase = "starting"
         self._failure: LoadFailed | None = None
         self._failed_at = 0.0
@@ -130,10 +74,23 @@ class ReplicaService:
         """Why the model could not be loaded, or None."""
         return self._failure
 
+    @property
+    def engine_failure(self) -> str | None:
+        """Why the engine, once loaded, can complete nothing any more, or None."""
+        return self._engine.failure if self._engine is not None else None
+
+    async def lost(self) -> str:
+        """Wait until the engine, once loaded, can complete nothing any more; returns why."""
+        while (failure := self.engine_failure) is None:  # noqa: ASYNC110  # an engine has no event for it
+            await asyncio.sleep(_LOOK_SECONDS)
+        return failure
+
     def readiness(self) -> Readiness:
         """What `/ready` tells."""
+        if (lost := self.engine_failure) is not None:
+            return Readiness(phase="failed", percent=100, message=lost, reason="EngineFailed")
         message, reason = "", None
-        percent = 100 if self._phase in ("ready", "draining") else self._engine_stats().load_percent
+        percent = 100 if self._phase in ("ready", "draining") else self.engine_stats().load_percent
         if self._failure is not None:
             message, reason = str(self._failure), self._failure.reason
         elif self._phase == "loading":
@@ -142,13 +99,17 @@ class ReplicaService:
 
     def stats(self) -> ReplicaStats:
         """What `/stats` tells."""
-        return ReplicaStats.model_validate(asdict(self._engine_stats()))
+        return ReplicaStats.model_validate(asdict(self.engine_stats()))
+
+    def engine_stats(self) -> EngineStats:
+        """What the engine tells; all zero where there is none yet."""
+        return self._engine.stats() if self._engine is not None else EngineStats()
 
     def unhealthy(self, failure_shown_seconds: float) -> str | None:
-        """Why this process should be replaced, or None: its device is lost, or loading failed that long ago."""
+        """Why this process should be replaced, or None: its engine is lost, or loading failed that long ago."""
         if self._failure is not None and time.monotonic() - self._failed_at >= failure_shown_seconds:
             return f"{self._failure.reason}: {self._failure}"
-        return self._engine.failure if self._engine is not None else None
+        return self.engine_failure
 
     async def submit(self, request: CompletionRequest) -> Completion:
         """Build the prompt and queue it. Raises `Refusal`."""
@@ -157,29 +118,24 @@ class ReplicaService:
             raise Refusal(503, "the replica is going away: send the request to another one")
         if engine is None or vocabulary is None or self._phase not in ("ready", "draining"):
             raise Refusal(503, f"the replica is not ready: {self._phase}")
-        wish = request.sampling
-        room = self.settings.max_model_length - wish.max_tokens
+        if engine.failure is not None:
+            raise Refusal(503, engine.failure)
+        length, max_tokens = self.settings.max_model_length, request.sampling.max_tokens
         try:
-            prompt = await asyncio.to_thread(_prompt, vocabulary, request, room)
+            prompt = await asyncio.to_thread(_prompt, vocabulary, request, length - max_tokens)
             generation = engine.submit(
                 prompt.ids,
-                Sampling(
-                    max_tokens=wish.max_tokens,
-                    temperature=wish.temperature,
-                    top_p=wish.top_p,
-                    seed=wish.seed,
-                    stop_ids=vocabulary.stop_ids,
-                    stop=wish.stop,
-                ),
+                engine_sampling(request.sampling, vocabulary),
+                draft=request.draft_token_ids,
+                cache_salt=request.cache_salt,
             )
         except NoRoom as refusal:
-            length = self.settings.max_model_length
-            raise Refusal(400, f"max_tokens {wish.max_tokens} of {length}: {refusal}", "max_tokens") from refusal
+            raise Refusal(400, f"max_tokens {max_tokens} of {length}: {refusal}", "max_tokens") from refusal
         except RequestRefused as refusal:
             raise Refusal(400, str(refusal), refusal.parameter) from refusal
         except EngineClosed as refusal:
             raise Refusal(503, str(refusal)) from refusal
-        return Completion(vocabulary, prompt, generation)
+        return Completion(vocabulary, prompt, generation, lambda: engine.failure is not None)
 
     def enter(self) -> None:
         """Count a request in."""
@@ -194,7 +150,7 @@ class ReplicaService:
 
     def begin_drain(self) -> bool:
         """`/ready` turns 503. Returns whether requests could have been sent here."""
-        was_ready = self._phase == "ready"
+        was_ready = self._phase == "ready" and self.engine_failure is None
         if self._phase != "failed":
             self._phase = "draining"
         return was_ready
@@ -209,9 +165,6 @@ class ReplicaService:
         self.refusing = True
         if self._engine is not None:
             await asyncio.to_thread(self._engine.close)
-
-    def _engine_stats(self) -> EngineStats:
-        return self._engine.stats() if self._engine is not None else EngineStats()
 
     async def _load(self) -> None:
         started = time.monotonic()
@@ -228,6 +181,8 @@ class ReplicaService:
             logger.exception("loading failed")
             self._fail(LoadFailed("EngineFailed", f"{type(error).__name__}: {error}"))
         else:
+            if self.refusing:
+                return
             if self._phase == "loading":
                 self._phase = "ready"
             logger.info("ready after %.1f s: %s", time.monotonic() - started, self.settings.model_path)
@@ -251,13 +206,21 @@ class ReplicaService:
                 tensor_parallel_size=settings.tensor_parallel_size,
                 max_model_length=settings.max_model_length,
                 max_concurrent_sequences=settings.max_concurrent_sequences,
+                threads=settings.threads,
+                cache_tokens=settings.cache_tokens,
+                step_budget_ms=settings.step_budget_ms,
+                prefix_caching=settings.prefix_caching,
+                drafting=settings.drafting,
             ),
             vocabulary.token_bytes,
         )
         self._engine, self._vocabulary = engine, vocabulary
-        engine.load()
+        if not self.refusing:  # looked at after `close` could see the engine: one of the two ends it
+            engine.load()
 
     def _fail(self, failure: LoadFailed) -> None:
+        if self.refusing:
+            return  # it was closed while it was loading
         reason: FailureReason = failure.reason
         logger.error("loading failed: %s: %s", reason, failure)
         self._failure, self._failed_at, self._phase = failure, time.monotonic(), "failed"

@@ -6,6 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 import torch
 
 from aixcoder_serving.protocol import STREAM_MESSAGE, Delta, Failed, Finished, ReplicaSettings, Started
@@ -18,6 +19,9 @@ PREFIX = "class PriorityQueue(Queue):\n\n    def _qsize(self):\n"
 SUFFIX = "\n    def x():\n"
 
 Messages = list[Started | Delta | Finished | Failed]
+
+ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
+"""For each test module here: starting an engine costs seconds, so that tests share one, and one event loop."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,6 +75,10 @@ class Replica:
                     return page
                 await asyncio.sleep(0.005)
 
+    async def stop(self) -> None:
+        await self.service.close()
+        await self.listener.stop(patience=1)
+
 
 async def start(wish: ReplicaSettings, client: aiohttp.ClientSession) -> Replica:
     service = ReplicaService(wish)
@@ -80,20 +88,28 @@ async def start(wish: ReplicaSettings, client: aiohttp.ClientSession) -> Replica
     return Replica(service, listener, client)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
         yield session
 
 
-@pytest.fixture
-async def replica(client: aiohttp.ClientSession) -> AsyncIterator[Replica]:
-    """Ready, two at once."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(client: aiohttp.ClientSession) -> AsyncIterator[Replica]:
+    """Ready, two at once; every test leaves it idle. Its counters and its cache are of all tests before."""
     started = await start(settings(), client)
     await started.service.loaded()
     yield started
-    await started.service.close()
-    await started.listener.stop(patience=1)
+    await started.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def replica(client: aiohttp.ClientSession) -> AsyncIterator[Replica]:
+    """The same for one test alone, which may end it."""
+    started = await start(settings(), client)
+    await started.service.loaded()
+    yield started
+    await started.stop()
 
 
 def text_of(messages: Messages) -> str:
@@ -102,3 +118,9 @@ def text_of(messages: Messages) -> str:
 
 def ids_of(messages: Messages) -> list[int]:
     return [i for message in messages if isinstance(message, Delta) for i in message.token_ids]
+
+
+def finished(messages: Messages) -> Finished:
+    last = messages[-1]
+    assert isinstance(last, Finished), last
+    return last

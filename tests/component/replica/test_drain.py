@@ -8,7 +8,9 @@ import pytest
 
 from aixcoder_serving.protocol import Failed, Finished
 from aixcoder_serving.replica import drain as drains
-from tests.component.replica.conftest import Replica, settings, start
+from tests.component.replica.conftest import ONE_LOOP, Replica, settings, start
+
+pytestmark = ONE_LOOP
 
 SLOW = {"prompt_token_ids": [1, 300, 301], "sampling": {"max_tokens": 400, "temperature": 2.0, "seed": 5}}
 ENDLESS = {"prompt_token_ids": [1, 300, 301], "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 5}}

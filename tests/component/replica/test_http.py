@@ -8,86 +8,83 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from transformers import AutoTokenizer
 
 from aixcoder_serving.protocol import Delta, Failed, Finished, Started
 from tests.component.replica.conftest import (
+    ONE_LOOP,
     PREFIX,
     SUFFIX,
     TINY,
     Replica,
+    finished,
     ids_of,
     settings,
     start,
     text_of,
 )
 
+pytestmark = ONE_LOOP
+
 LONG = {"prompt_token_ids": [1, 300, 301], "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 5}}
 
 
-async def test_a_completion(replica: Replica) -> None:
-    messages = await replica.generate(prefix=PREFIX, suffix=SUFFIX, path="queue.py", sampling={"max_tokens": 24})
-    started, finished = messages[0], messages[-1]
+async def test_a_completion(shared: Replica) -> None:
+    messages = await shared.generate(prefix=PREFIX, suffix=SUFFIX, path="queue.py", sampling={"max_tokens": 24})
+    started, end = messages[0], finished(messages)
     assert isinstance(started, Started)
-    assert isinstance(finished, Finished)
     assert all(isinstance(message, Delta) for message in messages[1:-1])
     assert len(messages) > 5, "it streams"
     assert text_of(messages).startswith("        return len(self.queue)\n")
-    assert (started.truncated, finished.prompt_tokens) == (False, started.prompt_tokens)
-    assert finished.completion_tokens == len(ids_of(messages))
+    assert (started.truncated, end.prompt_tokens) == (False, started.prompt_tokens)
+    assert end.completion_tokens == len(ids_of(messages))
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     assert text_of(messages) == tokenizer.decode(ids_of(messages), skip_special_tokens=True)
 
 
-async def test_the_model_stops_by_itself(replica: Replica) -> None:
+async def test_the_model_stops_by_itself(shared: Replica) -> None:
     suffix = "\n    def _put(self, item):\n        heappush(self.queue, item)\n"
-    messages = await replica.generate(prefix=PREFIX, suffix=suffix, sampling={"max_tokens": 200})
-    finished = messages[-1]
-    assert isinstance(finished, Finished)
-    assert finished.finish_reason == "stop"
+    messages = await shared.generate(prefix=PREFIX, suffix=suffix, sampling={"max_tokens": 200})
+    assert finished(messages).finish_reason == "stop"
     assert ids_of(messages)[-1] == 2
     assert "</s>" not in text_of(messages)
 
 
-async def test_token_ids_run_as_they_are(replica: Replica) -> None:
-    as_text = await replica.generate(prefix=PREFIX, sampling={"max_tokens": 8})
+async def test_token_ids_run_as_they_are(shared: Replica) -> None:
+    as_text = await shared.generate(prefix=PREFIX, sampling={"max_tokens": 8})
     started = as_text[0]
     assert isinstance(started, Started)
     ids = AutoTokenizer.from_pretrained(TINY).encode(f"<s>{PREFIX}", add_special_tokens=False)
     assert started.prompt_tokens == len(ids)
-    as_ids = await replica.generate(prompt_token_ids=ids, sampling={"max_tokens": 8})
-    *deltas, end = as_ids
-    assert isinstance(end, Finished)
-    assert end.cached_tokens == len(ids) - 1, "the second prompt is the first one"
-    assert [*deltas, end.model_copy(update={"cached_tokens": 0})] == as_text
+    as_ids = await shared.generate(prompt_token_ids=ids, sampling={"max_tokens": 8})
+    assert finished(as_ids).cached_tokens == len(ids) - 1, "the second prompt is the first one"
+    assert (text_of(as_ids), ids_of(as_ids)) == (text_of(as_text), ids_of(as_text))
 
 
-async def test_the_rest_of_the_line_is_not_shown(replica: Replica) -> None:
+async def test_the_rest_of_the_line_is_not_shown(shared: Replica) -> None:
     """An editor closed the bracket: the model, not told of it, closes it too."""
     request = {"prefix": PREFIX + "        return len(", "sampling": {"max_tokens": 40}}
-    messages = await replica.generate(suffix=")" + SUFFIX, post_process=True, **request)
+    messages = await shared.generate(suffix=")" + SUFFIX, post_process=True, **request)
     assert text_of(messages) == "self.queue"
-    assert isinstance(messages[-1], Finished)
-    assert messages[-1].finish_reason == "stop"
-    as_it_is = await replica.generate(suffix=SUFFIX.removeprefix("\n"), **request)
+    assert finished(messages).finish_reason == "stop"
+    as_it_is = await shared.generate(suffix=SUFFIX.removeprefix("\n"), **request)
     assert text_of(as_it_is).startswith("self.queue)\n")
     assert messages[0] == as_it_is[0], "one prompt"
 
 
-async def test_a_stop_string_is_not_shown(replica: Replica) -> None:
-    free = text_of(await replica.generate(prefix=PREFIX, suffix=SUFFIX, sampling={"max_tokens": 12}))
+async def test_a_stop_string_is_not_shown(shared: Replica) -> None:
+    free = text_of(await shared.generate(prefix=PREFIX, suffix=SUFFIX, sampling={"max_tokens": 12}))
     assert "(self" in free
-    messages = await replica.generate(
+    messages = await shared.generate(
         prefix=PREFIX, suffix=SUFFIX, sampling={"max_tokens": 12, "stop": ["(self", "nothing like it"]}
     )
     assert text_of(messages) == free[: free.index("(self")]
-    finished = messages[-1]
-    assert isinstance(finished, Finished)
-    assert finished.finish_reason == "stop"
+    assert finished(messages).finish_reason == "stop"
 
 
-async def test_long_context_is_cut_and_said(replica: Replica) -> None:
-    messages = await replica.generate(prefix="x = 1\n" * 3000, suffix="y = 2\n" * 3000, sampling={"max_tokens": 4})
+async def test_long_context_is_cut_and_said(shared: Replica) -> None:
+    messages = await shared.generate(prefix="x = 1\n" * 3000, suffix="y = 2\n" * 3000, sampling={"max_tokens": 4})
     started = messages[0]
     assert isinstance(started, Started)
     assert started.truncated
@@ -95,8 +92,8 @@ async def test_long_context_is_cut_and_said(replica: Replica) -> None:
     assert 1600 < started.prompt_tokens <= 2044
 
 
-async def test_nothing_asked_for(replica: Replica) -> None:
-    messages = await replica.generate(prefix="x", sampling={"max_tokens": 0})
+async def test_nothing_asked_for(shared: Replica) -> None:
+    messages = await shared.generate(prefix="x", sampling={"max_tokens": 0})
     assert [type(message) for message in messages] == [Started, Finished]
 
 
@@ -116,15 +113,15 @@ async def test_nothing_asked_for(replica: Replica) -> None:
     ],
 )
 async def test_refusals(
-    replica: Replica, request_: dict[str, Any], status: int, param: str | None, message: str
+    shared: Replica, request_: dict[str, Any], status: int, param: str | None, message: str
 ) -> None:
-    async with replica.post(**request_) as answer:
+    async with shared.post(**request_) as answer:
         body = await answer.json()
     assert answer.status == status
     assert message in body["message"]
     assert "secret" not in str(body)
     assert body.get("param") == param
-    assert (await replica.stats())["running"] == 0
+    assert (await shared.stats())["running"] == 0
 
 
 @pytest.mark.parametrize(
@@ -138,55 +135,73 @@ async def test_refusals(
         ("GET", "/nothing", None, 404),
     ],
 )
-async def test_what_is_no_request(replica: Replica, method: str, path: str, body: bytes | None, status: int) -> None:
+async def test_what_is_no_request(shared: Replica, method: str, path: str, body: bytes | None, status: int) -> None:
     data = None if body is None else io.BytesIO(body)
-    async with replica.client.request(method, replica.url + path, data=data) as answer:
+    async with shared.client.request(method, shared.url + path, data=data) as answer:
         assert answer.status == status
         assert (await answer.json())["message"]
 
 
-async def test_ready_and_stats(replica: Replica) -> None:
-    assert await replica.get("/ready") == (200, {"phase": "ready", "percent": 100, "message": ""})
-    await replica.generate(prefix="x", sampling={"max_tokens": 3})
-    assert await replica.stats() == {
-        "running": 0,
-        "waiting": 0,
-        "completed": 1,
-        "cancelled": 0,
-        "failed": 0,
-        "tokens_prefilled": 2,
-        "tokens_decoded": 3,
-    }
+async def test_ready_and_stats(shared: Replica) -> None:
+    assert await shared.get("/ready") == (200, {"phase": "ready", "percent": 100, "message": ""})
+    before = await shared.stats()
+    # The model does not stop by itself here, and nobody else's prompt is of use.
+    await shared.generate(prompt_token_ids=[1, 1500], sampling={"max_tokens": 3}, cache_salt="for this test alone")
+    after = await shared.stats()
+    counts = {name: after[name] - before[name] for name in after if isinstance(after[name], int)}
+    assert after["load_percent"] == 100
+    assert (after["running"], after["waiting"], after["blocks_used"]) == (0, 0, 0)
+    assert (counts["completed"], counts["cancelled"], counts["failed"]) == (1, 0, 0)
+    assert (counts["tokens_prefilled"], counts["tokens_decoded"]) == (2, 3)
+    assert (counts["prefix_query_tokens"], counts["prefix_hit_tokens"]) == (2, 0)
+    assert counts["steps"] == sum(after["step_seconds"]) - sum(before["step_seconds"]) > 0
+    assert after["step_seconds_sum"] > before["step_seconds_sum"]
+
+
+async def test_metrics(shared: Replica) -> None:
+    await shared.generate(prefix="x", sampling={"max_tokens": 2})
+    async with shared.client.get(f"{shared.url}/metrics") as answer:
+        assert answer.status == 200
+        assert answer.content_type == "text/plain"
+        page = await answer.text()
+    found = {sample.name: sample.value for family in text_string_to_metric_families(page) for sample in family.samples}
+    stats = await shared.stats()
+    assert found["aixcoder_request_success_total"] == stats["completed"] > 0
+    assert found["aixcoder_generation_tokens_total"] == stats["tokens_decoded"] > 0
+    assert found["aixcoder_step_seconds_count"] == stats["steps"]
+    assert found["aixcoder_load_percent"] == 100
 
 
 @pytest.mark.parametrize("waiting", [False, True])
-async def test_a_client_that_goes_away_frees_the_slot(replica: Replica, waiting: bool) -> None:
+async def test_a_client_that_goes_away_frees_the_slot(shared: Replica, waiting: bool) -> None:
     others = []
+    before = await shared.stats()
     if waiting:
-        others = [asyncio.create_task(replica.generate(**LONG)) for _ in range(2)]
-        await replica.until("/stats", running=2)
-    answer = await replica.post(**LONG)
+        others = [asyncio.create_task(shared.generate(**LONG)) for _ in range(2)]
+        await shared.until("/stats", running=2)
+    answer = await shared.post(**LONG)
     async for _ in answer.content:
         break
     if waiting:
-        assert (await replica.stats())["waiting"] == 1
+        await shared.until("/stats", waiting=1)
     answer.close()
-    stats = await replica.until("/stats", cancelled=1)
+    stats = await shared.until("/stats", cancelled=before["cancelled"] + 1)
     assert (stats["running"], stats["waiting"]) == (len(others), 0)
     for other in others:
         other.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    await replica.until("/stats", running=0, waiting=0, cancelled=1 + len(others), completed=0)
+    cancelled = before["cancelled"] + 1 + len(others)
+    await shared.until("/stats", running=0, waiting=0, cancelled=cancelled, completed=before["completed"])
 
 
-async def test_a_close_mid_body_is_no_request(replica: Replica) -> None:
-    _reader, writer = await asyncio.open_connection("127.0.0.1", replica.listener.port)
+async def test_a_close_mid_body_is_no_request(shared: Replica) -> None:
+    _reader, writer = await asyncio.open_connection("127.0.0.1", shared.listener.port)
     writer.write(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    assert (await replica.generate(prefix="x", sampling={"max_tokens": 1}))[-1].type == "finished"
-    await asyncio.wait_for(replica.service.idle.wait(), 5)
+    assert (await shared.generate(prefix="x", sampling={"max_tokens": 1}))[-1].type == "finished"
+    await asyncio.wait_for(shared.service.idle.wait(), 5)
 
 
 async def test_loading_is_told_and_answered(client: aiohttp.ClientSession) -> None:
@@ -199,8 +214,7 @@ async def test_loading_is_told_and_answered(client: aiohttp.ClientSession) -> No
         assert "not ready" in (await answer.json())["message"]
     await replica.service.loaded()
     assert (await replica.get("/ready"))[0] == 200
-    await replica.service.close()
-    await replica.listener.stop(patience=1)
+    await replica.stop()
 
 
 @pytest.mark.parametrize(
@@ -244,8 +258,7 @@ async def test_a_failure_is_told(
     trouble = replica.service.unhealthy(0)
     assert trouble is not None
     assert trouble.startswith(reason)
-    await replica.service.close()
-    await replica.listener.stop(patience=1)
+    await replica.stop()
 
 
 async def test_shutting_down_says_so_in_the_stream(replica: Replica) -> None:

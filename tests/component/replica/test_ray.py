@@ -18,7 +18,9 @@ import aiohttp
 import pytest
 
 from aixcoder_serving.protocol import STREAM_MESSAGE, ReplicaSettings
-from tests.component.replica.conftest import TINY, settings
+from tests.component.replica.conftest import ONE_LOOP, TINY, settings
+
+pytestmark = ONE_LOOP
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
