@@ -30,6 +30,14 @@ NOTICED_SECONDS = 2.0
 GUARD = 5 * NOTICED_SECONDS
 
 
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 async def _drained(generation: Generation) -> Finish | None:
     async for _ in generation:
         pass
@@ -148,9 +156,9 @@ async def test_a_lost_rank(
     """The last rank, which is the engine's own process where there is one only."""
     engine = make_engine(tensor_parallel_size=size)
     assert engine.pid is not None
-    children = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
+    children = _children(engine.pid)
     assert len(children) == size - 1
-    victim = int(children[0]) if children else engine.pid
+    victim = children[0] if children else engine.pid
     await complete(engine, prompts[0], Sampling(max_tokens=2))
     generation = engine.submit(prompts[0], LONG) if busy else None
     if generation is not None:
@@ -167,7 +175,7 @@ async def test_a_lost_rank(
     with pytest.raises(EngineClosed):
         engine.submit([1], Sampling())
     engine.close()
-    while any(Path(f"/proc/{pid}").exists() for pid in (engine.pid, victim)):
+    while _is_there(engine.pid) or _is_there(victim):
         assert time.monotonic() - started < GUARD, "a process stayed behind"
         await asyncio.sleep(0.01)
 
@@ -205,7 +213,7 @@ async def test_the_engine_does_not_outlive_its_client(tmp_path: Path) -> None:
     process.kill()
     await process.wait()
     deadline = time.monotonic() + GUARD
-    while Path(f"/proc/{pid}").exists():
+    while _is_there(pid):
         assert time.monotonic() < deadline, "the engine goes on for nobody"
         await asyncio.sleep(0.05)
 
