@@ -93,9 +93,10 @@ def build_full() -> list[Path]:
 
 def sources_tag() -> str:
     """Twelve hex digits of all that goes into the images."""
-    files = [REPOSITORY / "uv.lock", REPOSITORY / "pyproject.toml"]
+    files = [REPOSITORY / name for name in ("uv.lock", "pyproject.toml", "hatch_build.py")]
+    kinds = {".py", ".cpp", ".h", ".Dockerfile"}
     for folder in ("operator", "serving", "images"):
-        files += sorted(path for path in (REPOSITORY / folder).rglob("*") if path.suffix in {".py", ".Dockerfile"})
+        files += sorted(path for path in (REPOSITORY / folder).rglob("*") if path.suffix in kinds)
     return cache.key(*(part for file in files for part in (str(file.relative_to(REPOSITORY)), file.read_bytes())))
 
 

@@ -154,12 +154,13 @@ class EngineClient:
             "OMP_NUM_THREADS": str(threads),
             "OPENBLAS_NUM_THREADS": "1",  # a pool of numpy's would be there before the ranks are forked
         }
+        arguments = theirs.fileno(), self._heartbeat.fd, logger.getEffectiveLevel()
         with theirs, self._lock:
             if self._closed:
                 mine.close()
                 raise LoadFailed("EngineFailed", "the engine was closed before it was loaded")
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "aixcoder_serving.engine", str(theirs.fileno()), str(self._heartbeat.fd)],
+                [sys.executable, "-m", "aixcoder_serving.engine", *map(str, arguments)],
                 pass_fds=(theirs.fileno(), self._heartbeat.fd),
                 stdin=subprocess.DEVNULL,
                 env=environment,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from aixcoder_serving.engine.model import LlamaModel
 from aixcoder_serving.engine.ops import Collectives, Ops
 from aixcoder_serving.engine.runner import Forward, Runner
 from aixcoder_serving.engine.scheduler import MOST_ROWS
+
+logger = logging.getLogger(__name__)
 
 _MOST_TOKENS = {"cpu": 1024, "cuda": 8192}
 
@@ -44,6 +47,8 @@ def load(
     """Load this rank's share; `settings.dtype` is not `auto`. Every rank calls it. Raises `LoadFailed`."""
     shape, rank, size = checkpoint.shape, collectives.rank, collectives.size
     ops = _ops(settings, rank)
+    if rank == 0:
+        logger.info("operations by %s", ops)
     mine = None if settings.device == "cpu" else rank  # on cpu the ranks share one container
     needed = weight_bytes(shape, settings.dtype, size, mine)
     workspace = workspace_bytes(

@@ -30,6 +30,9 @@ class TorchOps:
         self.dtype = dtype
         self.block_size = block_size
 
+    def __str__(self) -> str:
+        return "torch"
+
     def pack(self, weight: Tensor) -> Tensor:
         """See `Ops`. The weight itself."""
         return weight

@@ -13,7 +13,6 @@ from aixcoder_serving.fim.prompt import Prompt
 from aixcoder_serving.fim.vocabulary import Vocabulary
 from aixcoder_serving.protocol import Delta, Failed, Finished, LikelyToken, Sampling, Started, TokenLogprobs
 
-
 _PROMPT_LOGPROBS = 512
 """Most entries in one message: with 20 likeliest each, about a megabyte. Readers bound a message's length."""
 

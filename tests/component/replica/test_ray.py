@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 
 from aixcoder_serving.protocol import STREAM_MESSAGE, ReplicaSettings
+from tests.component.processes import engines, ranks, until_gone
 from tests.component.replica.conftest import ONE_LOOP, TINY, settings
 
 pytestmark = ONE_LOOP
@@ -133,9 +134,22 @@ async def test_the_life_of_a_replica(host: Host, tmp_path: Path, client: aiohttp
     assert len(healed) == 1
     assert healed != before, "Serve replaced the process that could not load"
 
-    os.kill(healed.pop(), signal.SIGKILL)
+    (replica,) = healed
+    os.kill(replica, signal.SIGKILL)
     await _until(client, host, "gone")
     await _until(client, host, "ready")
+
+    (replica,) = host.replica_pids()
+    (engine,) = engines(replica)
+    began = time.monotonic()
+    os.kill(engine, signal.SIGKILL)
+    await _until(client, host, "failed")
+    await _until(client, host, "ready")
+    assert host.replica_pids().isdisjoint({replica}), "Serve replaced the replica whose engine was lost"
+    print(f"replaced {time.monotonic() - began:.1f} s after its engine was killed")
+    assert time.monotonic() - began < 60
+    (replica,) = host.replica_pids()
+    last = ranks(engines(replica)[0])
 
     request = {
         "id": "x",
@@ -153,3 +167,4 @@ async def test_the_life_of_a_replica(host: Host, tmp_path: Path, client: aiohttp
     print(f"deleted {time.monotonic() - started:.1f} s after it began")
     assert (await _ready(client, host))["phase"] == "gone"
     assert host.replica_pids() == set()
+    await until_gone(last)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,8 @@ import openai
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
+
+from tests.component.processes import ranks, until_engine, until_gone
 
 TINY = Path(__file__).parents[3] / "models" / "tiny"
 PREFIX = (
@@ -126,14 +129,56 @@ def test_any_model_name_is_answered(served: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_loading_ends_it(number: signal.Signals) -> None:
+@pytest.mark.parametrize("begun", [False, True], ids=["at once", "in the engine's process"])
+async def test_a_signal_while_loading_ends_it(number: signal.Signals, begun: bool) -> None:
     process = _start()
     _url(process)
+    engines = [await until_engine(process.pid)] if begun else []
     started = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    print(f"ended after {time.monotonic() - started:.1f} s")
+    took = time.monotonic() - started
+    print(f"ended after {took:.1f} s")
     assert (process.returncode, err) == (0, "")
+    assert took < 4, "an engine that loads is not waited for"
+    await until_gone(engines)
+
+
+async def test_the_engines_options_and_its_loss() -> None:
+    options = ["--threads", "1", "--cache-tokens", "4096", "--step-budget-ms", "20", "--no-prefix-cache", "--no-drafts"]
+    process = _start("--dtype", "float32", "--max-model-length", "512", *options)
+    url = _url(process)
+    assert process.stdout is not None
+    assert "is ready" in process.stdout.readline()
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        for _ in range(2):
+            answer = client.completions.create(
+                model="x", prompt=PREFIX, suffix=_suffixes()[0], max_tokens=20, temperature=0
+            )
+            assert answer.choices[0].text == _expected(_suffixes()[0])
+            assert answer.usage is not None
+            assert answer.usage.prompt_tokens_details is not None
+            assert answer.usage.prompt_tokens_details.cached_tokens == 0
+    os.kill(await until_engine(process.pid), signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "aixcoder: EngineFailed: the engine's process ended (signal 9)"
+
+
+@pytest.mark.parametrize("ready", [False, True], ids=["loading", "ready"])
+async def test_killed_it_leaves_no_engine_behind(ready: bool) -> None:
+    process = _start("--dtype", "float32", "--tensor-parallel-size", "2", "--max-model-length", "512")
+    _url(process)
+    assert process.stdout is not None
+    if ready:
+        process.stdout.readline()
+    left = ranks(await until_engine(process.pid))
+    assert len(left) == (2 if ready else 1)
+    process.kill()
+    started = time.monotonic()
+    await until_gone(left)
+    print(f"its engine ended {time.monotonic() - started:.1f} s later")
+    process.communicate(timeout=30)
 
 
 def test_a_taken_port_is_told() -> None:
@@ -173,6 +218,16 @@ def test_what_can_not_be_served_is_told(tmp_path: Path, spoil: str, message: str
     assert message in last
 
 
+def test_the_log_says_what_computes() -> None:
+    process = _start("--dtype", "float32", "--max-model-length", "512", "--log-level", "info")
+    _url(process)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert re.search(r"INFO aixcoder_serving\.engine\.loading: operations by (libaix_\w+\.so|torch)\n", err), err
+
+
 def test_version() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "aixcoder_serving.cli", "version"], capture_output=True, text=True, check=True
@@ -188,6 +243,8 @@ def test_version() -> None:
         (["serve", "--model", "x", "--port", "70000"], "70000 is not in 0..65535"),
         (["serve", "--model", "x", "--max-model-length", "3"], "3 is less than 16"),
         (["serve", "--model", "x", "--dtype", "int4"], "invalid choice: 'int4'"),
+        (["serve", "--model", "x", "--threads", "0"], "0 is less than 1"),
+        (["serve", "--model", "x", "--step-budget-ms", "nan"], "nan is not more than 0 milliseconds"),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str) -> None:

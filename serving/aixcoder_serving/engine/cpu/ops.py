@@ -7,6 +7,7 @@ import logging
 import math
 from array import array
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,6 +72,9 @@ class CpuOps:
         self.block_size = block_size
         self._library = library.load(variant)
         self._bf16 = int(dtype == torch.bfloat16)
+
+    def __str__(self) -> str:
+        return Path(self._library._name).name
 
     def pack(self, weight: Tensor) -> PackedWeight:
         """See `Ops`."""

@@ -47,6 +47,9 @@ class CudaOps:
         if not attention.varlen_fits(torch.__version__, block_size):
             logger.info("attention is Triton's: torch's takes no pages of %d positions", block_size)
 
+    def __str__(self) -> str:
+        return "cuBLAS and Triton"
+
     def pack(self, weight: Tensor) -> Tensor:
         """See `Ops`. The weight itself."""
         return weight
