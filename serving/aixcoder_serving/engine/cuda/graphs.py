@@ -60,8 +60,10 @@ class Graphs:
 def capture_graphs(forward: Forward, inputs: list[Batch]) -> list[Callable[[], Tensor]]:
     """What replays `forward` of each. Each runs once before: compiling and cuBLAS's workspace are not for a graph.
 
-    The largest comes first, and the smaller ones use its memory: only one of them runs at a time.
+    The largest comes first, and the smaller ones use its memory: only one of them runs at a time. A larger step is run
+    as well, so that what it needs is compiled before any request waits for it.
     """
+    forward(_padding(len(inputs[-1].ids) + 1, inputs[-1].tables))
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     pool = torch.cuda.graph_pool_handle()
     replays: list[Callable[[], Tensor]] = []
