@@ -140,13 +140,17 @@ class Running:
 
     def memory_mb(self) -> float:
         """Peak memory of all its processes, each less what the driver had after its imports; in 10^6 bytes."""
-        peaks = (peak_mb(process.pid) for process in family(self._process.pid))
+        peaks = (peak_mb(process.pid) for process in self.processes())
         return sum(max(0.0, peak - self._imports_mb) for peak in peaks)
+
+    def processes(self) -> set[Process]:
+        """The driver and all that descends from it."""
+        return family(self._process.pid)
 
     def end(self) -> None:
         """End the driver and all that it started."""
         self.resume()
-        started = family(self._process.pid)
+        started = self.processes()
         if self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()
@@ -160,6 +164,8 @@ class Running:
                     os.kill(process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._log.close()
 
     def _read(self) -> None:
