@@ -9,7 +9,6 @@ positions each attends to.
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,6 +66,21 @@ class Room:
         return max(min(self.cost.affordable(self.budget, self.tokens, self.reads, start), self.most - self.tokens), 0)
 
 
+class Pace:
+    """How much slower than measured steps are now: other load, a throttled processor, a start that was disturbed."""
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def observe(self, expected: float, taken: float) -> None:
+        """A step took `taken` milliseconds and not `expected`. One slow step alone changes little."""
+        if expected > 0 and taken > 0:
+            ratio = min(max(taken / expected, _LEAST_PACE), _GREATEST_PACE)
+            self.factor += _PACE_WEIGHT * (ratio - self.factor)
+
+
+_PACE_WEIGHT = 0.1
+_LEAST_PACE, _GREATEST_PACE = 0.05, 10.0
 _CONTEXT = 2048  # far enough that reading it shows beside the rest of a step
 _REPEATS = 3
 
@@ -88,9 +102,7 @@ def measure(run: Callable[[Plan], object], *, budget_ms: float, most: int, max_l
             begin = time.perf_counter()
             run(plan)
             times.append((time.perf_counter() - begin) * 1000)
-            if times[-1] > budget_ms:
-                break
-        return statistics.median(times)
+        return min(times)  # what else the machine did meanwhile only adds
 
     floor = milliseconds(0, 1)
     small, large = 1, 1

@@ -130,6 +130,7 @@ class EngineCore:
         except Exception as fault:
             return outputs + self._fail(plan, fault)
         now = self._clock()
+        self._scheduler.took((now - started) * 1000)
         for work, sampled in zip(plan.work, result.sampled, strict=True):
             outputs += self._accept(self._scheduler.running[work.slot], work, sampled, now)
         self._time(now - started)

@@ -18,7 +18,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from aixcoder_serving.engine.blocks import BlockPool
-from aixcoder_serving.engine.cost import Cost, Room
+from aixcoder_serving.engine.cost import Cost, Pace, Room
 from aixcoder_serving.engine.plan import Admission, Plan, Work
 from aixcoder_serving.engine.prefix import NO_MATCH, Match
 from aixcoder_serving.engine.request import Request
@@ -48,6 +48,8 @@ class Scheduler:
         self._budget_ms = budget_ms
         self._cost = cost
         self._most_tokens = most_tokens
+        self._pace = Pace()
+        self._expected_ms = 0.0
         self._free_slots = list(range(slots))
         self._computing: dict[bytes, Request] = {}
         self._step = 0
@@ -58,7 +60,7 @@ class Scheduler:
 
     def plan(self, now: float) -> Plan | None:
         """The next step, or None where there is nothing to do. `now` in seconds of the requests' clock."""
-        room = Room(self._cost, self._budget_ms, self._most_tokens)
+        room = Room(self._cost, self._budget_ms / self._pace.factor, self._most_tokens)
         work: list[Work] = []
         admissions: list[Admission] = []
         copies: list[tuple[int, int]] = []
@@ -99,7 +101,12 @@ class Scheduler:
         for item in work:
             self.running[item.slot].progressed = now
         self._step += 1
+        self._expected_ms = self._cost.milliseconds(room.tokens, room.reads)
         return Plan(self._step, tuple(admissions), tuple(copies), tuple(work))
+
+    def took(self, milliseconds: float) -> None:
+        """How long the last planned step was: the next ones are planned by what steps really take."""
+        self._pace.observe(self._expected_ms, milliseconds)
 
     def advance(self, request: Request, work: Work, accepted: int, tokens: Sequence[int]) -> None:
         """A step is done: `accepted` of its drafts were right, and `tokens` are the request's next ones."""

@@ -293,3 +293,14 @@ def test_recomputed_because_evicted() -> None:
         bench.scheduler.remove(bench.requests[number])
     assert bench.scheduler.prefix_hit_tokens == 32, "the second prompt took two empty blocks and the last four"
     assert bench.scheduler.recomputed_evicted == 64
+
+
+def test_steps_that_take_longer_than_measured_get_smaller() -> None:
+    bench = Bench(budget=64)
+    number = bench.add(3000, 1)
+    sizes = []
+    for _ in range(40):
+        sizes.append(bench.counts()[number])
+        bench.scheduler.took(4.0 * sizes[-1])
+    assert sizes[0] == 64
+    assert sizes[-1] == pytest.approx(16, abs=1)
