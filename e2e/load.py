@@ -22,7 +22,15 @@ PROMPTS = (
     "def insort_left(a, x, lo=0, hi=None):\n    ",
     "import os\n\ndef walk(top):\n    ",
 )
-LONG = {"prompt": "def f(self):\n    x = ", "max_tokens": 400, "stream": True}
+LONG = {
+    "prompt": "def f(self):\n    x = ",
+    "max_tokens": 3500,
+    "stream": True,
+    # The model would end within some hundred tokens, and what it repeats would be guessed.
+    "ignore_eos": True,
+    "temperature": 2.0,
+    "seed": 1,
+}
 """A stream that the tiny model writes for some seconds: longer than a replica that ends takes new requests."""
 
 
@@ -57,8 +65,12 @@ class Tally:
 class Load:
     """Clients that ask one completion after another, from `__enter__` to `__exit__`: unary, short and long streams."""
 
-    def __init__(self, url: str, *, clients: int = 3, max_tokens: int = 32, pause_s: float = 0.1) -> None:
+    def __init__(
+        self, url: str, *, model: str | None = None, clients: int = 3, max_tokens: int = 32, pause_s: float = 0.1
+    ) -> None:
+        """`model` is needed where there is more than one."""
         self.tally = Tally()
+        self._named = {} if model is None else {"model": model}
         self._url = f"{url}/v1/completions"
         self._clients = clients
         self._max_tokens = max_tokens
@@ -110,7 +122,7 @@ class Load:
     async def _ask(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
         begun = False
         try:
-            async with session.post(self._url, json=body) as response:
+            async with session.post(self._url, json=body | self._named) as response:
                 if response.status != 200:
                     self._fail(f"{response.status} {(await response.text())[:200]}")
                     return

@@ -12,12 +12,15 @@ from tests.component.replica.conftest import ONE_LOOP, Replica, settings, start
 
 pytestmark = ONE_LOOP
 
-SLOW = {"prompt_token_ids": [1, 300, 301], "sampling": {"max_tokens": 400, "temperature": 2.0, "seed": 5}}
-ENDLESS = {"prompt_token_ids": [1, 300, 301], "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 5}}
+# At random, so that nothing is guessed ahead, and with no end of the model's own: longer than lingering.
+LONG = {
+    "prompt_token_ids": [1, 300, 301],
+    "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 5, "ignore_eos": True},
+}
 
 
 async def test_a_running_stream_and_a_late_request_end_well(replica: Replica) -> None:
-    stream = asyncio.create_task(replica.generate(**SLOW))
+    stream = asyncio.create_task(replica.generate(**LONG))
     await replica.until("/stats", running=1)
     started = time.monotonic()
     drain = asyncio.create_task(drains.drain(replica.service, replica.listener, 60))
@@ -41,7 +44,7 @@ async def test_a_running_stream_and_a_late_request_end_well(replica: Replica) ->
 
 async def test_after_lingering_new_requests_are_refused(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drains, "LINGER_SECONDS", 0.05)
-    answer = await replica.post(**SLOW)
+    answer = await replica.post(**LONG)
     drain = asyncio.create_task(drains.drain(replica.service, replica.listener, 60))
     await asyncio.sleep(0.3)
     async with replica.post(prefix="x") as refused:
@@ -53,7 +56,7 @@ async def test_after_lingering_new_requests_are_refused(replica: Replica, monkey
 
 
 async def test_the_grace_ends(replica: Replica) -> None:
-    answer = await replica.post(**ENDLESS)
+    answer = await replica.post(**LONG)
     await answer.content.readline()
     started = time.monotonic()
     await drains.drain(replica.service, replica.listener, 0.2)

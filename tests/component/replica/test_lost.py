@@ -15,7 +15,10 @@ from tests.component.replica.conftest import ONE_LOOP, Messages, settings, start
 
 pytestmark = ONE_LOOP
 
-LONG = {"prompt_token_ids": [1, 300, 301], "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 5}}
+LONG = {
+    "prompt_token_ids": [1, 300, 301],
+    "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 5, "ignore_eos": True},
+}
 NOTICED_SECONDS = 2.0
 GUARD = 5 * NOTICED_SECONDS
 

@@ -154,7 +154,7 @@ async def test_the_life_of_a_replica(host: Host, tmp_path: Path, client: aiohttp
     request = {
         "id": "x",
         "prompt_token_ids": [1, 300],
-        "sampling": {"max_tokens": 600, "temperature": 2.0, "seed": 1},
+        "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 1, "ignore_eos": True},
     }
     async with client.post(f"{host.url}/generate", json=request) as answer:
         await answer.content.readline()

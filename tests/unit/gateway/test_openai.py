@@ -35,6 +35,7 @@ def parse(**fields: object) -> Ask:
         pytest.param({"prompt": "a", "stop": "\n"}, Ask(prefix="a", stop=("\n",)), id="one stop"),
         pytest.param({"prompt": "a", "stop": ["x", "y"]}, Ask(prefix="a", stop=("x", "y")), id="stops"),
         pytest.param({"prompt": "a", "stop": None}, Ask(prefix="a"), id="null stop"),
+        pytest.param({"prompt": "a", "ignore_eos": True}, Ask(prefix="a", ignore_eos=True), id="vLLM's ignore_eos"),
         pytest.param({"prompt": "a", "stream": True}, Ask(prefix="a", stream=True), id="stream"),
         pytest.param(
             {"prompt": "a", "stream": True, "stream_options": {"include_usage": True, "x": 1}},
@@ -127,9 +128,9 @@ def test_a_refusal_holds_nothing_of_what_was_sent() -> None:
             id="the deployment's",
         ),
         pytest.param(
-            Ask(prefix="a", max_tokens=0, temperature=0.0, top_p=0.9, seed=1, stop=("x",)),
+            Ask(prefix="a", max_tokens=0, temperature=0.0, top_p=0.9, seed=1, stop=("x",), ignore_eos=True),
             CompletionDefaults(max_tokens=64, temperature=0.2),
-            Sampling(max_tokens=0, temperature=0.0, top_p=0.9, seed=1, stop=("x",)),
+            Sampling(max_tokens=0, temperature=0.0, top_p=0.9, seed=1, stop=("x",), ignore_eos=True),
             id="the client's, zero too",
         ),
     ],

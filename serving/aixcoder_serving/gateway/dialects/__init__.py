@@ -24,6 +24,7 @@ class Ask:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    ignore_eos: bool | None = None
 
 
 def to_request(ask: Ask, defaults: CompletionDefaults, request_id: str) -> CompletionRequest:
@@ -34,6 +35,7 @@ def to_request(ask: Ask, defaults: CompletionDefaults, request_id: str) -> Compl
         "top_p": ask.top_p,
         "seed": ask.seed,
         "stop": ask.stop,
+        "ignore_eos": ask.ignore_eos,
     }
     return CompletionRequest(
         id=request_id,

@@ -34,6 +34,7 @@ class _Body(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
+    ignore_eos: bool | None = None  # vLLM's: for measuring
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: int | None = None
@@ -53,6 +54,7 @@ _EXPECTED = {
     "top_p": "a number above 0, at most 1",
     "seed": "a 64-bit integer",
     "stop": "a string or a list of at most 16 strings, each of 1 to 256 characters",
+    "ignore_eos": "true or false",
     "stream": "true or false",
     "stream_options": 'an object such as {"include_usage": true}',
     "n": "an integer",
@@ -91,6 +93,7 @@ class OpenAI:
             top_p=fields.top_p,
             seed=fields.seed,
             stop=_stop(fields.stop),
+            ignore_eos=fields.ignore_eos,
         )
 
     def writer(self, ask: Ask, identity: Identity) -> Writer:
