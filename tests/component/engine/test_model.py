@@ -21,8 +21,8 @@ from tests.component.engine.conftest import TINY, Prompt
 
 CPU = torch.device("cpu")
 LENGTH, BLOCKS, BLOCK = 512, 96, 16
-# Logits reach 25. In float32 transformers itself is up to 4e-4 from float64 here, and 1.1e-5 in the root of the mean.
-WORST, TYPICAL = 1.5e-3, 3e-5
+# Logits reach 25. In float32 transformers itself is up to 4e-4 from float64 here, and 1.4e-5 in the root of the mean.
+WORST, TYPICAL = 5e-4, 2.5e-5
 MakeOps = Callable[[torch.dtype], Ops]
 OPS: dict[str, MakeOps] = {
     "torch": lambda dtype: TorchOps(CPU, dtype, BLOCK),

@@ -12,8 +12,9 @@ namespace {
 
 constexpr int COLUMNS = 2 * LANES;
 constexpr long UNIT_BYTES = COLUMNS * 4;
-// Units along K that are multiplied for all row tiles before the next ones: they stay in the first two caches.
-constexpr long DEPTH = 256;
+// Units along K that are multiplied for all row tiles before the next ones: they stay in the first cache. Each such part
+// is summed from zero and then added, so that rounding errors grow with the number of parts, not with K.
+constexpr long DEPTH = 64;
 // Row tiles that share one pass over the weight.
 constexpr long TILES = 16;
 constexpr long AHEAD = 2048;
@@ -31,8 +32,8 @@ void multiply_tile(const typename P::Input* rows, const char* weight, long count
     Vec sum[M][2];
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) {
-        sum[m][0] = load(sums + m * COLUMNS);
-        sum[m][1] = load(sums + m * COLUMNS + LANES);
+        sum[m][0] = splat(0);
+        sum[m][1] = splat(0);
     }
     for (long k = 0; k < count; k++) {
         const auto first = P::weight(weight);
@@ -51,8 +52,8 @@ void multiply_tile(const typename P::Input* rows, const char* weight, long count
     }
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) {
-        store(sums + m * COLUMNS, sum[m][0]);
-        store(sums + m * COLUMNS + LANES, sum[m][1]);
+        store(sums + m * COLUMNS, load(sums + m * COLUMNS) + sum[m][0]);
+        store(sums + m * COLUMNS + LANES, load(sums + m * COLUMNS + LANES) + sum[m][1]);
     }
 }
 
