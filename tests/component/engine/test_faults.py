@@ -184,8 +184,9 @@ async def test_a_lost_rank(
 
 async def test_close_ends_everything(make_engine: MakeEngine, prompts: list[Prompt]) -> None:
     engine = make_engine(max_concurrent_sequences=2)
-    generations = [engine.submit(prompt, LONG) for prompt in prompts[:5]]
+    generations = [engine.submit(prompts[0], LONG)]
     await _first(generations[0])
+    generations += [engine.submit(prompt, LONG) for prompt in prompts[1:5]]
     started = time.monotonic()
     await asyncio.to_thread(engine.close)
     print(f"closed after {time.monotonic() - started:.3f} s")
