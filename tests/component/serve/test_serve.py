@@ -1,5 +1,6 @@
 """`aixcoder serve` as a person starts it: a process, its output, a client, signals."""
 
+import asyncio
 import json
 import os
 import re
@@ -145,7 +146,7 @@ async def test_a_signal_while_loading_ends_it(number: signal.Signals, begun: boo
 
 
 async def test_the_engines_options_and_its_loss() -> None:
-    options = ["--threads", "1", "--cache-tokens", "4096", "--step-budget-ms", "20", "--no-prefix-cache", "--no-drafts"]
+    options = ["--threads", "2", "--cache-tokens", "4096", "--step-budget-ms", "20", "--no-prefix-cache", "--no-drafts"]
     process = _start("--dtype", "float32", "--max-model-length", "512", *options)
     url = _url(process)
     assert process.stdout is not None
@@ -159,7 +160,10 @@ async def test_the_engines_options_and_its_loss() -> None:
             assert answer.usage is not None
             assert answer.usage.prompt_tokens_details is not None
             assert answer.usage.prompt_tokens_details.cached_tokens == 0
-    os.kill(await until_engine(process.pid), signal.SIGKILL)
+    engine = await until_engine(process.pid)
+    # Ray, as this test, sets it to 1 for the process in front.
+    assert b"\0OMP_NUM_THREADS=2\0" in b"\0" + await asyncio.to_thread(Path(f"/proc/{engine}/environ").read_bytes)
+    os.kill(engine, signal.SIGKILL)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert err.splitlines()[-1] == "aixcoder: EngineFailed: the engine's process ended (signal 9)"
