@@ -16,6 +16,8 @@ constexpr int kColumns = 2 * kLanes;
 constexpr long kUnitBytes = kColumns * 4;
 // Units along K that are multiplied for all row tiles before the next ones: they stay in the first two caches.
 constexpr long kDepth = 512;
+// Units along K that are summed from zero before they are added: rounding errors grow with the parts, not with K.
+constexpr long kPart = 64;
 // Row tiles that share one pass over the weight.
 constexpr long kTiles = 24;
 // How far before its use a weight is fetched, in bytes.
@@ -34,31 +36,31 @@ struct PackedRows;
 template <class P, int M>
 void multiply_tile(const typename P::Input* rows, const char* weight, long count, float* sums, bool first,
                    const char* next, long lines) {
-  Vec sum[M][2];
+  for (long begin = 0; begin < count; begin += kPart, first = false) {
+    Vec sum[M][2];
 #pragma GCC unroll 16
-  for (int m = 0; m < M; m++) {
-    sum[m][0] = first ? splat(0) : load(sums + m * kColumns);
-    sum[m][1] = first ? splat(0) : load(sums + m * kColumns + kLanes);
-  }
-  for (long k = 0; k < count; k++) {
-    const auto left = P::weight(weight);
-    const auto right = P::weight(weight + kUnitBytes / 2);
-    __builtin_prefetch(next, 0, 2);
-    __builtin_prefetch(next + lines / 2 * kCacheLine, 0, 2);
-    next += lines * kCacheLine;
-    weight += kUnitBytes;
+    for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = splat(0);
+    for (long k = begin; k < std::min(begin + kPart, count); k++) {
+      const auto left = P::weight(weight);
+      const auto right = P::weight(weight + kUnitBytes / 2);
+      __builtin_prefetch(next, 0, 2);
+      __builtin_prefetch(next + lines / 2 * kCacheLine, 0, 2);
+      next += lines * kCacheLine;
+      weight += kUnitBytes;
+#pragma GCC unroll 16
+      for (int m = 0; m < M; m++) {
+        const auto x = rows[m];
+        sum[m][0] = P::multiply(sum[m][0], left, x);
+        sum[m][1] = P::multiply(sum[m][1], right, x);
+      }
+      rows += M;
+    }
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) {
-      const auto x = rows[m];
-      sum[m][0] = P::multiply(sum[m][0], left, x);
-      sum[m][1] = P::multiply(sum[m][1], right, x);
+      float* total = sums + m * kColumns;
+      store(total, first ? sum[m][0] : load(total) + sum[m][0]);
+      store(total + kLanes, first ? sum[m][1] : load(total + kLanes) + sum[m][1]);
     }
-    rows += M;
-  }
-#pragma GCC unroll 16
-  for (int m = 0; m < M; m++) {
-    store(sums + m * kColumns, sum[m][0]);
-    store(sums + m * kColumns + kLanes, sum[m][1]);
   }
 }
 
