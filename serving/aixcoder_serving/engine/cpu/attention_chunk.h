@@ -78,7 +78,7 @@ INLINE void add_values(const float* weights, const typename P::Element* const* b
 #pragma GCC unroll 8
   for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) sum[m][v] = load(states[m]->values + first + v * kLanes) * splat(decay[m]);
+    for (int v = 0; v < V; v++) sum[m][v] = splat(0);
   for (long start = 0; start < count; start += block_size, blocks++, next++) {
     const auto* row = *blocks + first;
     const long ahead = *next - *blocks;
@@ -96,7 +96,10 @@ INLINE void add_values(const float* weights, const typename P::Element* const* b
 #pragma GCC unroll 8
   for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) store(states[m]->values + first + v * kLanes, sum[m][v]);
+    for (int v = 0; v < V; v++) {
+      float* total = states[m]->values + first + v * kLanes;
+      store(total, fma(load(total), splat(decay[m]), sum[m][v]));
+    }
 }
 
 // One chunk of keys for M rows. `last[m]` is the last key, counted from the chunk's first, that row m may see.

@@ -16,8 +16,9 @@ constexpr int kColumns = 2 * kLanes;
 constexpr long kUnitBytes = kColumns * 4;
 // Units along K that are multiplied for all row tiles before the next ones: they stay in the first two caches.
 constexpr long kDepth = 512;
-// Units along K that are summed from zero before they are added: rounding errors grow with the parts, not with K.
-constexpr long kPart = 64;
+// Units that are summed from zero and then added to the sum of those before: rounding errors grow with the number of
+// parts, not with K.
+constexpr long kPart = 128;
 // Row tiles that share one pass over the weight.
 constexpr long kTiles = 24;
 // How far before its use a weight is fetched, in bytes.
@@ -31,16 +32,16 @@ long panels(long columns) { return (columns + kColumns - 1) / kColumns; }
 // What `scratch` is used for here.
 struct PackedRows;
 
-// One tile: sums (M, kColumns) += rows (count, M) · weight (count, kColumns); the first ones begin at zero. Meanwhile
+// One tile: sums (M, kColumns) += rows (count, M) · weight (count, kColumns); the first ones replace them. Meanwhile
 // what lies at `next` is fetched into the second cache (the first is too small for it), 0, 1 or 2 lines for each unit.
 template <class P, int M>
 void multiply_tile(const typename P::Input* rows, const char* weight, long count, float* sums, bool first,
                    const char* next, long lines) {
-  for (long begin = 0; begin < count; begin += kPart, first = false) {
+  for (long start = 0; start < count; start += kPart, first = false) {
     Vec sum[M][2];
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) sum[m][0] = sum[m][1] = splat(0);
-    for (long k = begin; k < std::min(begin + kPart, count); k++) {
+    for (long k = start; k < std::min(start + kPart, count); k++) {
       const auto left = P::weight(weight);
       const auto right = P::weight(weight + kUnitBytes / 2);
       __builtin_prefetch(next, 0, 2);
@@ -56,11 +57,12 @@ void multiply_tile(const typename P::Input* rows, const char* weight, long count
       rows += M;
     }
 #pragma GCC unroll 16
-    for (int m = 0; m < M; m++) {
-      float* total = sums + m * kColumns;
-      store(total, first ? sum[m][0] : load(total) + sum[m][0]);
-      store(total + kLanes, first ? sum[m][1] : load(total + kLanes) + sum[m][1]);
-    }
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 2
+      for (int side = 0; side < 2; side++) {
+        float* total = sums + m * kColumns + side * kLanes;
+        store(total, first ? sum[m][side] : load(total) + sum[m][side]);
+      }
   }
 }
 

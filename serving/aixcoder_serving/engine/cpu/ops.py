@@ -89,7 +89,7 @@ class CpuOps:
         x = x.contiguous()
         if x.shape[1] != weight.width or x.dtype != self.dtype:
             raise ValueError(f"x is {tuple(x.shape)} {x.dtype}, the weight takes (T, {weight.width}) {self.dtype}")
-        out = torch.empty((x.shape[0], weight.rows), dtype=self.dtype)
+        out = torch.empty(x.shape[0], weight.rows, dtype=self.dtype)
         self._library.aix_linear(
             x.data_ptr(), weight.data.data_ptr(), out.data_ptr(), x.shape[0], weight.width, weight.rows, self._bf16
         )
@@ -119,7 +119,7 @@ class CpuOps:
         """See `Ops`."""
         gate_up = gate_up.contiguous()
         rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-        out = torch.empty((rows, width), dtype=self.dtype)
+        out = torch.empty(rows, width, dtype=self.dtype)
         self._library.aix_silu_mul(gate_up.data_ptr(), out.data_ptr(), rows, width, self._bf16)
         return out
 
@@ -139,7 +139,7 @@ class CpuOps:
         """See `Ops`."""
         qkv = qkv.contiguous()
         heads = qkv.shape[1] // cache.head_dim - 2 * kv_heads
-        q = torch.empty((qkv.shape[0], heads, cache.head_dim), dtype=self.dtype)
+        q = torch.empty(qkv.shape[0], heads, cache.head_dim, dtype=self.dtype)
         self._library.aix_rope_and_store(
             qkv.data_ptr(), q.data_ptr(), heads, cache.data.data_ptr(), kv_heads, cache.head_dim, self.block_size,
             rotary.cos.data_ptr(), rotary.sin.data_ptr(), *_sequences(batch), self._bf16,
@@ -150,7 +150,7 @@ class CpuOps:
         """See `Ops`."""
         q = q.contiguous()
         tokens, heads, head_dim = q.shape
-        out = torch.empty((tokens, heads * head_dim), dtype=self.dtype)
+        out = torch.empty(tokens, heads * head_dim, dtype=self.dtype)
         self._library.aix_attend(
             q.data_ptr(), out.data_ptr(), heads, cache.data.data_ptr(), cache.kv_heads, head_dim, self.block_size,
             *_sequences(batch), self._bf16,

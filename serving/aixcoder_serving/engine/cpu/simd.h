@@ -1,8 +1,8 @@
 // One vector type for each build: 16 floats where the compiler may use AVX-512, else 8 (AVX2).
 //
 // Weights, keys and activations are multiplied in units of 32 bits along the summed dimension: one float32, or two
-// bfloat16 that follow each other. Each output has one accumulator that takes the units in order, so its value depends
-// neither on the tile that it was computed in nor on the number of threads.
+// bfloat16 that follow each other. Each output has one accumulator that takes the units in order, in parts of a fixed
+// length, so its value depends neither on the tile that it was computed in nor on the number of threads.
 #pragma once
 
 #include <immintrin.h>
