@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from aixcoder_serving.gateway.routing import View
+from aixcoder_serving.protocol import Sampling
 from tests.component.gateway.conftest import Running, StartReplica, Table, deployment, script
 
 
@@ -60,7 +61,7 @@ async def test_request_reaches_the_replica_as_it_was_meant(
     (seen,) = await replica.seen()
     body: Any = seen["body"]
     assert (body["prefix"], body["suffix"]) == ("{}", "after")
-    assert body["sampling"] == {"max_tokens": 33, "temperature": 0.0, "top_p": 1.0, "seed": 4, "stop": ["\n\n"]}
+    assert Sampling.model_validate(body["sampling"]) == Sampling(max_tokens=33, seed=4, stop=("\n\n",))
     assert not {"x-secret", "cookie", "authorization"} & set(seen["headers"])
 
 
