@@ -20,6 +20,9 @@ class _Rank:
         self.rank, self.size = rank, len(places)
         self._places, self._barrier = places, barrier
 
+    def beat(self) -> None:
+        """Nobody watches."""
+
     def all_gather(self, x: Tensor) -> Tensor:
         assert x.is_contiguous()
         self._places[self.rank] = x

@@ -208,15 +208,15 @@ def test_a_draft_never_changes_the_output(wrong: int) -> None:
 def test_a_draft_across_the_end_ends_at_the_same_token(end: str) -> None:
     expected = completion(ids(30), 0, 40)
     at = expected.index(expected[6]) + 1
-    options: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "stop_id": {"stop_ids": frozenset({expected[6]})},
         "stop_string": {"stop": (BYTES[expected[6]].decode(),)},
         "max_tokens": {"max_tokens": at},
-    }[end]
+    }
     outcomes = []
     for draft in ((), expected):
         bench = Bench(budget_ms=50.0)
-        number = bench.submit(ids(30), **{"max_tokens": 40, **options}, draft=draft)
+        number = bench.submit(ids(30), **{"max_tokens": 40, **ways[end]}, draft=draft)
         bench.run()
         outcomes.append((bench.answers[number].ids, bench.answers[number].finish))
     assert outcomes[0] == outcomes[1]
