@@ -76,7 +76,7 @@ def test_two_hundred_prompts(
     assert core.engine.stats().blocks_used == 0
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
 async def test_tensor_parallel(
     make_engine: MakeEngine, vocabulary: Vocabulary, expected: dict[Prompt, list[int]], size: int
 ) -> None:
