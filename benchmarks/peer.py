@@ -139,9 +139,15 @@ class Running:
         self._signal(signal.SIGCONT)
 
     def memory_mb(self) -> float:
-        """Peak memory of all its processes, each less what the driver had after its imports; in 10^6 bytes."""
-        peaks = (peak_mb(process.pid) for process in self.processes())
-        return sum(max(0.0, peak - self._imports_mb) for peak in peaks)
+        """What all its processes took beside their imports, in 10^6 bytes.
+
+        Of a process that was started as a program: the most it had, less what the driver had after its imports. One
+        that was only forked shares those with its parent: what it has alone now.
+        """
+        return sum(
+            alone_mb(process.pid) if forked(process.pid) else max(0.0, peak_mb(process.pid) - self._imports_mb)
+            for process in self.processes()
+        )
 
     def processes(self) -> set[Process]:
         """The driver and all that descends from it."""
@@ -248,11 +254,30 @@ def family(pid: int) -> set[Process]:
     return found
 
 
+def forked(pid: int) -> bool:
+    """Whether a process runs the program of its parent, which it has not started anew."""
+    try:
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        own, other = (Path(f"/proc/{number}/cmdline").read_bytes() for number in (pid, parent))
+    except OSError:
+        return False
+    return own == other
+
+
 def peak_mb(pid: int) -> float:
     """The most memory that a process had so far, in 10^6 bytes; nothing where it is gone."""
+    return _kilobytes(Path(f"/proc/{pid}/status"), "VmHWM:") * 1024 / 1e6
+
+
+def alone_mb(pid: int) -> float:
+    """The memory that no other process has, in 10^6 bytes; nothing where it is gone."""
+    return _kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Private_") * 1024 / 1e6
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    """The sum of the lines that begin so; nothing where the file is gone."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        lines = file.read_text().splitlines()
     except OSError:
-        return 0.0
-    kilobytes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(kilobytes[0]) * 1024 / 1e6 if kilobytes else 0.0
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(name))

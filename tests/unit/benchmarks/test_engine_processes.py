@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,27 @@ def test_peak_memory() -> None:
     assert peer.peak_mb(os.getpid()) > 5
     gone = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
     assert peer.peak_mb(gone) == 0.0
+
+
+def test_a_forked_process_counts_with_what_it_has_alone() -> None:
+    program = (
+        "import os, sys\n"
+        "shared = bytearray(os.urandom(1)) * 40_000_000\n"
+        "if os.fork() == 0:\n"
+        "    own = bytearray(os.urandom(1)) * 20_000_000\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert peer.forked(child)
+        assert not peer.forked(process.pid)
+        assert 20 <= peer.alone_mb(child) < 35
+        assert peer.peak_mb(process.pid) > 40
+        process.communicate()
+    assert not peer.forked(child)
+    assert peer.alone_mb(child) == 0.0
