@@ -1,9 +1,9 @@
 """What a step costs, in milliseconds, measured at the start; and how many tokens a budget of milliseconds buys.
 
-A step of T query tokens that together read R cached positions takes
-  max(floor, base + per_token * T) + per_read * R
+A step of T query tokens that together read R cached positions, and L rows of logits, takes
+  max(floor, base + per_token * T + per_row * L) + per_read * R
 The floor is what reading all weights once takes: below it tokens are free. R = sum over the query tokens of the
-positions each attends to.
+positions each attends to. A row is what a token costs whose successor is wanted: the head's product and the sampler.
 """
 
 from __future__ import annotations
@@ -19,23 +19,29 @@ from aixcoder_serving.engine.plan import Admission, Plan, Work
 
 @dataclass(frozen=True)
 class Cost:
-    """The four measured numbers, in milliseconds."""
+    """The measured numbers, in milliseconds."""
 
     floor: float
     base: float
     per_token: float
     per_read: float
+    per_row: float = 0.0
 
-    def milliseconds(self, tokens: int, reads: int) -> float:
+    def milliseconds(self, tokens: int, rows: int, reads: int) -> float:
         """A step's time."""
-        return max(self.floor, self.base + self.per_token * tokens) + self.per_read * reads
+        computed = self.base + self.per_token * tokens + self.per_row * rows
+        return max(self.floor, computed) + self.per_read * reads
 
-    def affordable(self, budget: float, tokens: int, reads: int, start: int) -> int:
-        """Tokens from position `start` on that fit into `budget` ms beside `tokens` and `reads` planned already."""
+    def affordable(self, budget: float, tokens: int, rows: int, reads: int, start: int, *, with_rows: bool) -> int:
+        """Tokens from position `start` on that fit into `budget` ms beside what is planned already.
+
+        `with_rows`: each of them gives a row, as those of a draft do.
+        """
         left = budget - self.per_read * reads
         # Of the n more tokens, token i reads start + i + 1 positions.
         read = self.per_read * (start + 0.5)
-        computed = _most(left - self.base - self.per_token * tokens, self.per_token + read, self.per_read)
+        each = self.per_token + (self.per_row if with_rows else 0.0)
+        computed = _most(left - self.base - self.per_token * tokens - self.per_row * rows, each + read, self.per_read)
         return min(computed, _most(left - self.floor, read, self.per_read))
 
 
@@ -54,16 +60,26 @@ class Room:
     budget: float
     most: int
     tokens: int = 0
+    rows: int = 0
     reads: int = 0
 
-    def take(self, start: int, count: int) -> None:
-        """Plan `count` tokens from position `start` on."""
+    def take(self, start: int, count: int, rows: int) -> None:
+        """Plan `count` tokens from position `start` on, of which `rows` give a row of logits."""
         self.tokens += count
+        self.rows += rows
         self.reads += count * start + count * (count + 1) // 2
 
-    def left(self, start: int) -> int:
-        """How many more tokens fit, the first of them at position `start`."""
-        return max(min(self.cost.affordable(self.budget, self.tokens, self.reads, start), self.most - self.tokens), 0)
+    def left(self, start: int, *, with_rows: bool = False) -> int:
+        """How many more tokens fit, the first of them at position `start`; `with_rows`: each gives a row."""
+        affordable = self.cost.affordable(
+            self.budget, self.tokens, self.rows, self.reads, start, with_rows=with_rows
+        )
+        return max(min(affordable, self.most - self.tokens), 0)
+
+    @property
+    def milliseconds(self) -> float:
+        """What is planned takes."""
+        return self.cost.milliseconds(self.tokens, self.rows, self.reads)
 
 
 class Pace:
@@ -82,20 +98,21 @@ class Pace:
 _PACE_WEIGHT = 0.1
 _LEAST_PACE, _GREATEST_PACE = 0.05, 10.0
 _CONTEXT = 2048  # far enough that reading it shows beside the rest of a step
+_ROWS = 64  # enough that computing them takes longer than reading the head's weights
 _REPEATS = 3
 
 
 def measure(run: Callable[[Plan], object], *, budget_ms: float, most: int, max_length: int, block_size: int) -> Cost:
     """Time steps of growing size on an engine that has no request yet; it writes into the first blocks of the cache.
 
-    `most`: the query tokens that a step can hold. Ends at the first size that takes more than the budget.
+    `most`: the query tokens that a step can hold. Ends at the first size above one that takes more than the budget.
     """
 
-    def milliseconds(start: int, count: int) -> float:
+    def milliseconds(start: int, count: int, drafts: int = 0) -> float:
         length = start + count
         blocks = tuple(range(-(-length // block_size)))
         admission = Admission(0, (0,) * length, Sampling(), 0)
-        plan = Plan(0, (admission,), (), (Work(0, start, count, sample=True, blocks=blocks),))
+        plan = Plan(0, (admission,), (), (Work(0, start, count, sample=True, draft=(0,) * drafts, blocks=blocks),))
         run(plan)
         times = []
         for _ in range(_REPEATS):
@@ -107,13 +124,17 @@ def measure(run: Callable[[Plan], object], *, budget_ms: float, most: int, max_l
     floor = milliseconds(0, 1)
     small, large = 1, 1
     small_ms, large_ms = floor, floor
-    while large < min(most, max_length) and large_ms < budget_ms:
+    while large < min(most, max_length) and (large == 1 or large_ms < budget_ms):
         small, small_ms = large, large_ms
         large = min(large * 4, most, max_length)
         large_ms = milliseconds(0, large)
     per_token = max((large_ms - small_ms) / max(large - small, 1), floor * 1e-4, 1e-6)
-    base = max(large_ms - per_token * large, 0.0)
+    per_row = 0.0
+    if (rows := min(large, _ROWS)) > 1:
+        one_row = large_ms if rows == large else milliseconds(0, rows)
+        per_row = max(milliseconds(0, rows, rows - 1) - one_row, 0.0) / (rows - 1)
+    base = max(large_ms - per_token * large - per_row, 0.0)
     per_read = 0.0
     if (context := min(_CONTEXT, max_length - small)) > 0:
         per_read = max(milliseconds(context, small) - small_ms, 0.0) / (small * context)
-    return Cost(floor, base, per_token, per_read)
+    return Cost(floor, base, per_token, per_read, per_row)

@@ -4,7 +4,8 @@ A step is filled in this order, as far as its budget of milliseconds goes:
 1. each decoding request its one token: nobody's next token waits for anybody's prompt;
 2. prompts, chunk by chunk: those that have not moved for `AGE_SECONDS` first, then the fewest tokens left. A waiting
    request gets a slot with its first chunk, where the blocks for its prompt and all of `max_tokens` can be reserved, so
-   that what has started always ends;
+   that what has started always ends. While others get tokens, prompts take no more than half of a step: a long one
+   beside them costs each as much again, not the whole budget;
 3. drafts, with what is left.
 
 A request whose next block is being computed by another one is parked until that block is there, or its owner is gone.
@@ -27,6 +28,12 @@ from aixcoder_serving.engine.waiting import WaitingQueue
 AGE_SECONDS = 0.4
 """A tenth of a second less than the 500 ms that none shall wait for its first chunk: two steps may be under way."""
 
+BEYOND_FLOOR = 1.25
+"""The least budget, in steps of one token."""
+
+WITH_PROMPTS = 2.0
+"""A step that gives tokens takes at most as often the time of what gives them: the rest is for other prompts."""
+
 MOST_ROWS = 256
 """Rows of logits in one step, drafts included: a row is as wide as the vocabulary."""
 
@@ -45,7 +52,8 @@ class Scheduler:
         self.prefix_query_tokens = 0
         self.prefix_hit_tokens = 0
         self.recomputed_evicted = 0
-        self._budget_ms = budget_ms
+        # Where one token takes longer than the budget, what is read for it serves more of them at little cost.
+        self._budget_ms = max(budget_ms, BEYOND_FLOOR * cost.floor)
         self._cost = cost
         self._most_tokens = most_tokens
         self._pace = Pace()
@@ -60,37 +68,45 @@ class Scheduler:
 
     def plan(self, now: float) -> Plan | None:
         """The next step, or None where there is nothing to do. `now` in seconds of the requests' clock."""
-        room = Room(self._cost, self._budget_ms / self._pace.factor, self._most_tokens)
+        step_ms = self._budget_ms / self._pace.factor
+        room = Room(self._cost, step_ms, self._most_tokens)
+        # What gives a token in this step.
+        urgent = Room(self._cost, step_ms, self._most_tokens)
         work: list[Work] = []
         admissions: list[Admission] = []
         copies: list[tuple[int, int]] = []
 
         sampling = [(request, 1) for request in self.running.values() if request.decoding]
         for request, _ in sampling:
-            room.take(request.computed, 1)
+            room.take(request.computed, 1, 1)
+            urgent.take(request.computed, 1, 1)
 
+        least = self.pool.block_size  # however full the step is, the most urgent prompt moves by a block
         with closing(self._by_need(now)) as candidates:
             for request, match in candidates:
-                # However full the step is, the most urgent prompt moves by a block.
-                least = 0 if admissions or work else self.pool.block_size
-                if max(room.left(request.computed), least) == 0:
+                rows = request.sampling.prompt_logprobs is not None
+                room.budget = min(step_ms, urgent.milliseconds * WITH_PROMPTS) if sampling else step_ms
+                if max(room.left(request.computed, with_rows=rows), least) == 0:
                     break
                 if match is not None:
                     self._admit(request, match, admissions, copies)
                 left = len(request.tokens) - request.computed
-                count = max(min(left, max(room.left(request.computed), least)), 1)
-                room.take(request.computed, count)
+                count = max(min(left, max(room.left(request.computed, with_rows=rows), least)), 1)
+                least = 0
+                room.take(request.computed, count, count if rows else count == left)
                 if count == left:
                     sampling.append((request, count))
+                    urgent.take(request.computed, count, count if rows else 1)
                 else:
                     work.append(self._work(request, count, sample=False))
 
+        room.budget = step_ms
         spare_rows = MOST_ROWS - len(sampling)
         for request, count in sampling:
             wanted = min(spare_rows, request.sampling.max_tokens - request.generated - 1)
-            limit = min(room.left(request.computed + count), wanted) if wanted > 0 else 0
+            limit = min(room.left(request.computed + count, with_rows=True), wanted) if wanted > 0 else 0
             draft = request.drafter.propose(limit) if limit > 0 else ()
-            room.take(request.computed + count, len(draft))
+            room.take(request.computed + count, len(draft), len(draft))
             spare_rows -= len(draft)
             work.append(self._work(request, count, sample=True, draft=draft))
 
@@ -101,7 +117,7 @@ class Scheduler:
         for item in work:
             self.running[item.slot].progressed = now
         self._step += 1
-        self._expected_ms = self._cost.milliseconds(room.tokens, room.reads)
+        self._expected_ms = room.milliseconds
         return Plan(self._step, tuple(admissions), tuple(copies), tuple(work))
 
     def took(self, milliseconds: float) -> None:

@@ -18,7 +18,7 @@ from aixcoder_serving.engine.ops import Ops
 from aixcoder_serving.engine.plan import Plan, StepResult
 from aixcoder_serving.engine.runner import Runner
 
-MILLISECOND_A_TOKEN = Cost(floor=0.0, base=0.0, per_token=1.0, per_read=0.0)
+MILLISECOND_A_TOKEN = Cost(floor=32.0, base=0.0, per_token=1.0, per_read=0.0)
 """So that a budget of n milliseconds is n tokens a step."""
 
 

@@ -8,32 +8,43 @@ from aixcoder_serving.engine.plan import Plan
 numbers = st.floats(1e-4, 10)
 
 
-@given(numbers, numbers, numbers, st.floats(0, 1e-2), st.floats(0.1, 200), st.integers(0, 4000), st.integers(0, 200))
+@given(
+    numbers, numbers, numbers, st.floats(0, 1e-2), st.floats(0, 1), st.floats(0.1, 200), st.integers(0, 4000),
+    st.integers(0, 200), st.integers(0, 64), st.booleans(),
+)  # fmt: skip
 def test_affordable_is_the_most_that_fits(
-    floor: float, base: float, per_token: float, per_read: float, budget: float, start: int, tokens: int
-) -> None:
-    cost = Cost(floor, base, per_token, per_read)
+    floor: float, base: float, per_token: float, per_read: float, per_row: float, budget: float, start: int,
+    tokens: int, rows: int, with_rows: bool,
+) -> None:  # fmt: skip
+    cost = Cost(floor, base, per_token, per_read, per_row)
     reads = tokens * start
 
     def milliseconds(n: int) -> float:
-        return cost.milliseconds(tokens + n, reads + n * start + n * (n + 1) // 2)
+        return cost.milliseconds(tokens + n, rows + n * with_rows, reads + n * start + n * (n + 1) // 2)
 
-    n = cost.affordable(budget, tokens, reads, start)
+    n = cost.affordable(budget, tokens, rows, reads, start, with_rows=with_rows)
     assert n >= 0
     if n:
         assert milliseconds(n) <= budget * (1 + 1e-9)
     room = budget - per_read * reads
-    if n < 1_000_000 and room >= floor + per_read * (start + 1) and room > base + per_token * tokens:
+    if n < 1_000_000 and room >= floor + per_read * (start + 1) and room > base + per_token * tokens + per_row * rows:
         assert milliseconds(n + 1) > budget * (1 - 1e-9)
 
 
 def test_room_counts_down() -> None:
     room = Room(Cost(0.0, 0.0, 1.0, 0.0), budget=10, most=100)
     assert room.left(0) == 10
-    room.take(5, 4)
-    assert (room.tokens, room.reads, room.left(9)) == (4, 5 * 4 + 10, 6)
-    room.take(9, 6)
+    room.take(5, 4, 1)
+    assert (room.tokens, room.rows, room.reads, room.left(9)) == (4, 1, 5 * 4 + 10, 6)
+    room.take(9, 6, 0)
     assert room.left(15) == 0
+
+
+def test_a_draft_costs_its_rows() -> None:
+    room = Room(Cost(0.0, 0.0, 1.0, 0.0, per_row=3.0), budget=10, most=100)
+    room.take(5, 1, 1)
+    assert room.milliseconds == 4.0
+    assert (room.left(6), room.left(6, with_rows=True)) == (6, 1)
 
 
 def test_room_ends_at_the_buffers() -> None:
@@ -45,6 +56,7 @@ def test_room_ends_at_the_buffers() -> None:
     [
         pytest.param(Cost(floor=2.0, base=1.0, per_token=0.25, per_read=0.0), 50.0, id="a small model"),
         pytest.param(Cost(floor=2.0, base=1.0, per_token=0.25, per_read=0.0004), 50.0, id="reads that show"),
+        pytest.param(Cost(floor=2.0, base=1.0, per_token=0.25, per_read=0.0, per_row=0.5), 50.0, id="rows that show"),
         pytest.param(Cost(floor=300.0, base=250.0, per_token=40.0, per_read=0.0), 50.0, id="a step beyond the budget"),
     ],
 )
@@ -59,14 +71,14 @@ def test_measure(true: Cost, budget: float, monkeypatch: pytest.MonkeyPatch) -> 
         (work,) = plan.work
         assert len(plan.admissions[0].prompt) == work.start + work.count <= 4096
         reads = work.count * work.start + work.count * (work.count + 1) // 2
-        now[0] += true.milliseconds(work.count, reads) / 1000
+        now[0] += true.milliseconds(work.count, 1 + len(work.draft), reads) / 1000
 
     found = measure(run, budget_ms=budget, most=1024, max_length=4096, block_size=16)
-    for tokens, start in ((1, 0), (64, 0), (256, 1000)):
+    for tokens, rows, start in ((1, 1, 0), (64, 1, 0), (64, 64, 0), (256, 1, 1000)):
         reads = tokens * start
-        expected = true.milliseconds(tokens, reads)
-        if expected <= 4 * budget:
-            assert found.milliseconds(tokens, reads) == pytest.approx(expected, rel=0.35)
+        expected = true.milliseconds(tokens, rows, reads)
+        if expected <= max(4 * budget, 2 * true.floor):
+            assert found.milliseconds(tokens, rows, reads) == pytest.approx(expected, rel=0.35)
     assert len(plans) < 40
     assert all(work.blocks == tuple(range(len(work.blocks))) for plan in plans for work in plan.work)
 
@@ -79,10 +91,10 @@ def test_a_disturbed_measurement_does_not_last(monkeypatch: pytest.MonkeyPatch) 
 
     def run(plan: Plan) -> None:
         calls[0] += 1
-        now[0] += true.milliseconds(plan.work[0].count, 0) / 1000 * (20 if calls[0] % 3 else 1)
+        now[0] += true.milliseconds(plan.work[0].count, 1, 0) / 1000 * (20 if calls[0] % 3 else 1)
 
     found = measure(run, budget_ms=50, most=1024, max_length=4096, block_size=16)
-    assert found.milliseconds(64, 0) == pytest.approx(true.milliseconds(64, 0), rel=0.35)
+    assert found.milliseconds(64, 1, 0) == pytest.approx(true.milliseconds(64, 1, 0), rel=0.35)
 
 
 @pytest.mark.parametrize(("ratio", "factor"), [(1.0, 1.0), (3.0, 3.0), (0.2, 0.2), (1000.0, 10.0), (1e-9, 0.05)])

@@ -14,7 +14,11 @@ from aixcoder_serving.engine.request import Request
 from aixcoder_serving.engine.scheduler import AGE_SECONDS, MOST_ROWS, Scheduler
 from aixcoder_serving.engine.stops import Ending
 
-A_TOKEN_A_MILLISECOND = Cost(floor=0.0, base=0.0, per_token=1.0, per_read=0.0)
+A_TOKEN_A_MILLISECOND = Cost(floor=32.0, base=0.0, per_token=1.0, per_read=0.0)
+
+
+NOTHING_FREE = Cost(floor=0.0, base=0.0, per_token=1.0, per_read=0.0)
+TEN_AT_LEAST = Cost(floor=10.0, base=0.0, per_token=1.0, per_read=0.0)
 
 
 class Bench:
@@ -105,6 +109,35 @@ def test_a_keystroke_overtakes_a_long_prompt_under_way() -> None:
     assert bench.counts() == {key: 12, long: 52}
 
 
+def test_beside_what_gives_a_token_prompts_take_as_long_again() -> None:
+    bench = Bench(budget=64, cost=TEN_AT_LEAST)
+    first = bench.add(10)
+    assert bench.counts() == {first: 10}
+    long = bench.add(1000)
+    assert bench.counts() == {first: 1, long: 19}, "20 ms, not 64: the first one's next token comes as soon"
+    key = bench.add(12)
+    assert bench.counts() == {first: 1, key: 12, long: 13}, "the key gives a token too: 26 ms"
+
+
+def test_a_prompt_alone_takes_the_whole_budget() -> None:
+    bench = Bench(budget=64, cost=TEN_AT_LEAST)
+    long = bench.add(1000)
+    assert bench.counts() == {long: 64}
+    key = bench.add(5)
+    assert bench.counts() == {key: 5, long: 15}
+    bench.scheduler.remove(bench.requests[key])
+    assert bench.counts() == {long: 64}
+
+
+def test_only_one_prompt_moves_by_a_block_however_full_the_step_is() -> None:
+    bench = Bench(budget=2, cost=NOTHING_FREE)
+    started = [bench.add(40), bench.add(41)]
+    assert bench.counts() == {started[0]: 16}
+    assert bench.counts() == {started[0]: 16}
+    assert bench.counts() == {started[0]: 8}
+    assert bench.counts() == {started[0]: 1, started[1]: 16}
+
+
 def test_cached_tokens_do_not_count() -> None:
     bench = Bench(budget=64)
     done = bench.add(range(160))
@@ -148,7 +181,7 @@ def test_a_prompt_under_way_that_stood_still_goes_on() -> None:
 
 
 def test_however_full_a_step_is_the_most_urgent_prompt_moves() -> None:
-    bench = Bench(budget=2, slots=8)
+    bench = Bench(budget=2, slots=8, cost=NOTHING_FREE)
     decoding = [bench.add(16) for _ in range(4)]
     for _ in range(8):
         bench.step()
@@ -245,7 +278,7 @@ def test_a_short_one_that_waits_for_a_long_one_makes_it_urgent() -> None:
 
 
 def test_drafts_use_what_is_left_only() -> None:
-    bench = Bench(budget=20)
+    bench = Bench(budget=20, cost=TEN_AT_LEAST)
     number = bench.add(10, max_tokens=40, draft=[9] * 30)
     assert bench.step()[number] == Work(0, 0, 20, sample=True, draft=(9,) * 10, blocks=(0, 1))
     prompt = bench.add(200)
@@ -270,9 +303,21 @@ def test_rows_of_drafts_are_bounded() -> None:
 
 def test_free_tokens_below_the_floor_are_drafted() -> None:
     """Where reading the weights takes the time, a few rows more cost nothing; but never beyond the budget."""
-    bench = Bench(budget=10, cost=Cost(floor=10.0, base=5.0, per_token=0.5, per_read=0.0))
+    bench = Bench(budget=12.5, cost=Cost(floor=10.0, base=5.0, per_token=0.5, per_read=0.0))
     number = bench.add(2, max_tokens=100, draft=[9] * 64)
-    assert bench.step()[number].count == 10
+    assert bench.step()[number].count == 15
+
+
+def test_rows_of_drafts_are_paid_for() -> None:
+    bench = Bench(budget=20, cost=Cost(floor=0.0, base=0.0, per_token=1.0, per_read=0.0, per_row=2.0))
+    number = bench.add(2, max_tokens=100, draft=[9] * 64)
+    assert bench.step()[number].draft == (9,) * 5, "2 + 2 ms for the prompt and its row, 3 for each draft"
+
+
+def test_where_one_token_takes_longer_than_the_budget_others_are_computed_along() -> None:
+    bench = Bench(budget=50, cost=Cost(floor=400.0, base=100.0, per_token=4.0, per_read=0.0))
+    bench.add(300)
+    assert bench.counts() == {0: 100}, "400 ms / 4 of 1.25 * 400 less 100"
 
 
 def test_prompt_logprobs_read_no_cache() -> None:
