@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from aixcoder_serving.engine import rotary
 from aixcoder_serving.engine.linear import vocabulary_range
-from aixcoder_serving.engine.ops import Batch, Collectives, Ops
+from aixcoder_serving.engine.ops import Batch, Collectives, Layers, Ops
 from aixcoder_serving.engine.shape import LlamaShape
 from aixcoder_serving.engine.weights import Weights
 
@@ -42,6 +42,7 @@ class LlamaModel:
         self._head_dim = shape.head_dim
         self._eps = shape.rms_norm_eps
         self._rotary = rotary.tables(shape, max_length, ops.device)
+        self._stacked: tuple[Sequence[Any], Layers | None] = (), None
         self.vocabulary = vocabulary_range(shape.vocabulary_size, collectives.rank, collectives.size)
 
     def new_cache(self, blocks: int) -> list[Any]:
@@ -59,10 +60,15 @@ class LlamaModel:
         next_norms = (*(layer.input_norm for layer in weights.layers[1:]), weights.norm)
         residual = self._embed(batch.ids)
         x = ops.rms_norm(residual, weights.layers[0].input_norm, eps)
-        for layer, cache, next_norm in zip(weights.layers, caches, next_norms, strict=True):
+        narrow = len(batch.logits_rows) < len(batch.ids)
+        done = 0
+        if (stacked := self._layers_on(caches)) is not None:
+            done = self._layers - narrow
+            x = stacked(x, residual, batch, done, self._heartbeat)
+        for layer, cache, next_norm in list(zip(weights.layers, caches, next_norms, strict=True))[done:]:
             self._heartbeat()
             q = ops.rope_and_store(ops.linear(x, layer.qkv), batch, cache, self._rotary, self._kv_heads)
-            if layer is last and len(batch.logits_rows) < len(batch.ids):
+            if layer is last and narrow:
                 q, residual, batch = _only_logits_rows(q, residual, batch)
                 if not len(batch.ids):
                     return residual
@@ -78,6 +84,16 @@ class LlamaModel:
         if not self.vocabulary:
             return hidden.new_empty(len(hidden), 0, dtype=torch.float32)
         return self._ops.linear(hidden, self._weights.head).float()
+
+    def _layers_on(self, caches: Sequence[Any]) -> Layers | None:
+        """Layers that need no other rank, where the device has them as one call each."""
+        if self._collectives.size > 1:
+            return None
+        if self._stacked[0] is not caches:
+            weights = self._weights
+            made = self._ops.layers(weights.layers, weights.norm, list(caches), self._rotary, self._eps)
+            self._stacked = caches, made
+        return self._stacked[1]
 
     def _embed(self, ids: Tensor) -> Tensor:
         """(T, hidden). A rank adds zeros for the ids of others."""

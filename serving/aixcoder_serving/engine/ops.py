@@ -7,11 +7,15 @@ order of additions however many rows there are: then a request's output depends 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from aixcoder_serving.engine.weights import LayerWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,17 @@ class Collectives(Protocol):
         ...
 
 
+class Layers(Protocol):
+    """All layers of a model that is not split."""
+
+    def __call__(self, x: Tensor, residual: Tensor, batch: Batch, count: int, heartbeat: Callable[[], None]) -> Tensor:
+        """Run the first `count` of them on x (T, hidden), the normed residual, which they add to in place.
+
+        Returns the residual normed for what follows. `heartbeat` is called before each.
+        """
+        ...
+
+
 class Ops(Protocol):
     """One device. A packed weight and a layer's cache are opaque to everybody else."""
 
@@ -104,6 +119,15 @@ class Ops(Protocol):
 
     def attend(self, q: Tensor, batch: Batch, cache: Any) -> Tensor:
         """Causal attention over the cache, scale D ** -0.5: (T, H * D)."""
+        ...
+
+    def layers(
+        self, weights: Sequence[LayerWeights], norm: Tensor, caches: list[Any], rotary: Rotary, eps: float
+    ) -> Layers | None:
+        """A model's layers, each as one call with the same bits as operation by operation; None where it has no such.
+
+        `norm` is what follows the last one.
+        """
         ...
 
     def copy_blocks(self, caches: list[Any], copies: tuple[tuple[int, int], ...]) -> None:

@@ -99,6 +99,9 @@ class TorchOps:
             out[start:end] = torch.einsum("tghc,gcd->tghd", weights, values)
         return out.view(tokens, -1).to(q.dtype)
 
+    def layers(self, *_model: object) -> None:
+        """See `Ops`: operation by operation."""
+
     def copy_blocks(self, caches: list[TorchCache], copies: tuple[tuple[int, int], ...]) -> None:
         """See `Ops`."""
         if copies:

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "attention_chunk.h"
+#include "operations.h"
 #include "scratch.h"
 
 namespace {

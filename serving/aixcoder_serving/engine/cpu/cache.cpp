@@ -1,5 +1,6 @@
 // Writing the cache: keys and values of new tokens, and copies of whole blocks.
 #include "cache.h"
+#include "operations.h"
 
 #include <algorithm>
 

@@ -1,6 +1,7 @@
 // What happens to each row between the matrix products. A row is summed in an order that depends on its width alone.
 #include <cmath>
 
+#include "operations.h"
 #include "simd.h"
 
 namespace {

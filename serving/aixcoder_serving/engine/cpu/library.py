@@ -20,6 +20,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "aix_block_elements": (_L, (_L, _L, _L)),
     "aix_rope_and_store": (None, (_P, _P, _L, _P, _L, _L, _L, _P, _P, _P, _P, _P, _P, _L, _L, _L, _I)),
     "aix_copy_blocks": (None, (_P, _L, _P, _L)),
+    "aix_layer": (None, (_P, _P, _P, _P, _P, _P, _P, _P, _L, _L, _L)),
     "aix_attend": (None, (_P, _P, _L, _P, _L, _L, _L, _P, _P, _P, _P, _L, _L, _L, _I)),
 }
 

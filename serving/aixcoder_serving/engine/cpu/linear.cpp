@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "operations.h"
 #include "scratch.h"
 #include "simd.h"
 

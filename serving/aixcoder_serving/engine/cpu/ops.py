@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 
 from aixcoder_serving.engine.cpu import library
+from aixcoder_serving.engine.cpu.layer import Layers, sequences
 from aixcoder_serving.engine.ops import Batch, Rotary
 from aixcoder_serving.engine.torch_ops import TorchOps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aixcoder_serving.engine.ops import Ops
+    from aixcoder_serving.engine.weights import LayerWeights
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +146,7 @@ class CpuOps:
         q = torch.empty(qkv.shape[0], heads, cache.head_dim, dtype=self.dtype)
         self._library.aix_rope_and_store(
             qkv.data_ptr(), q.data_ptr(), heads, cache.data.data_ptr(), kv_heads, cache.head_dim, self.block_size,
-            rotary.cos.data_ptr(), rotary.sin.data_ptr(), *_sequences(batch), self._bf16,
+            rotary.cos.data_ptr(), rotary.sin.data_ptr(), *sequences(batch), self._bf16,
         )  # fmt: skip
         return q
 
@@ -153,9 +157,15 @@ class CpuOps:
         out = torch.empty(tokens, heads * head_dim, dtype=self.dtype)
         self._library.aix_attend(
             q.data_ptr(), out.data_ptr(), heads, cache.data.data_ptr(), cache.kv_heads, head_dim, self.block_size,
-            *_sequences(batch), self._bf16,
+            *sequences(batch), self._bf16,
         )  # fmt: skip
         return out
+
+    def layers(
+        self, weights: Sequence[LayerWeights], norm: Tensor, caches: list[BlockCache], rotary: Rotary, eps: float
+    ) -> Layers:
+        """See `Ops`."""
+        return Layers(self._library, weights, norm, caches, rotary, self.block_size, eps)
 
     def copy_blocks(self, caches: list[BlockCache], copies: tuple[tuple[int, int], ...]) -> None:
         """See `Ops`."""
@@ -164,15 +174,6 @@ class CpuOps:
         for cache in caches:
             block_bytes = cache.data.shape[1] * cache.data.itemsize
             self._library.aix_copy_blocks(cache.data.data_ptr(), block_bytes, address, len(copies))
-
-
-def _sequences(batch: Batch) -> tuple[int, ...]:
-    """What describes a step to the library: positions, query_start, slots, tables; tokens, sequences, table width."""
-    tables = batch.tables
-    return (
-        batch.positions.data_ptr(), batch.query_start.data_ptr(), batch.slots.data_ptr(), tables.data_ptr(),
-        batch.positions.shape[0], batch.slots.shape[0], tables.stride(0),
-    )  # fmt: skip
 
 
 def _on_huge_pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -88,6 +88,9 @@ class CudaOps:
         """See `Ops`."""
         return attention.attend(q, batch, cache.keys, cache.values, self._multiprocessors)
 
+    def layers(self, *_model: object) -> None:
+        """See `Ops`: operation by operation, in a graph."""
+
     def copy_blocks(self, caches: list[PagedCache], copies: tuple[tuple[int, int], ...]) -> None:
         """See `Ops`."""
         if copies:
