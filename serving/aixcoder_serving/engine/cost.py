@@ -71,9 +71,7 @@ class Room:
 
     def left(self, start: int, *, with_rows: bool = False) -> int:
         """How many more tokens fit, the first of them at position `start`; `with_rows`: each gives a row."""
-        affordable = self.cost.affordable(
-            self.budget, self.tokens, self.rows, self.reads, start, with_rows=with_rows
-        )
+        affordable = self.cost.affordable(self.budget, self.tokens, self.rows, self.reads, start, with_rows=with_rows)
         return max(min(affordable, self.most - self.tokens), 0)
 
     @property

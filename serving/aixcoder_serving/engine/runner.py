@@ -48,6 +48,10 @@ class Runner:
         self._table_lengths = [0] * slots
         # The token after the last position is written, too.
         self._tokens = torch.zeros((slots, max_length + 1), dtype=torch.int64, device=ops.device)
+        # The same memory where the host computes: indexing by torch takes ten times as long there.
+        self._host_tokens = self._tokens.numpy() if ops.device.type == "cpu" else None
+        self._counting = torch.arange(slots + 1, dtype=torch.int32, device=ops.device)
+        self._row_numbers = torch.arange(slots, device=ops.device)
         self._rules = [Rule(Sampling(), seed=0, prompt_length=0)] * slots
         self._prompt_lengths = [0] * slots
 
@@ -91,29 +95,32 @@ class Runner:
         starts = numpy.array([work.start for work in works], dtype=numpy.int32)
         slots = numpy.array([work.slot for work in works], dtype=numpy.int32)
         wanted = [self._wanted(work) for work in works]
-        if all(work.count == 1 and n == 1 for work, n in zip(works, wanted, strict=True)):  # decoding alone
-            counts = numpy.ones(len(works), dtype=numpy.int32)
-            query_start = numpy.arange(len(works) + 1, dtype=numpy.int32)
-            positions, slot_of_token, rows = starts, slots, numpy.arange(len(works), dtype=numpy.int64)
+        n = len(works)
+        if wanted == [1] * n and all(work.count == 1 for work in works):  # decoding alone
+            positions, slot_of_token, context = starts, slots, starts + 1
+            query_start, rows = self._counting[: n + 1], self._row_numbers[:n]
         else:
             counts = numpy.array([work.count for work in works], dtype=numpy.int32)
-            query_start = numpy.zeros(len(works) + 1, dtype=numpy.int32)
-            numpy.cumsum(counts, out=query_start[1:])
-            positions = numpy.arange(query_start[-1], dtype=numpy.int32)
-            positions += numpy.repeat(starts - query_start[:-1], counts)
-            slot_of_token = numpy.repeat(slots, counts)
-            ranges = [numpy.arange(end - n, end) for end, n in zip(query_start[1:].tolist(), wanted, strict=True) if n]
-            rows = numpy.concatenate(ranges).astype(numpy.int64) if ranges else numpy.zeros(0, dtype=numpy.int64)
+            ends = numpy.cumsum(counts, dtype=numpy.int32)
+            positions = numpy.arange(ends[-1], dtype=numpy.int32)
+            positions += numpy.repeat(starts - ends + counts, counts)
+            slot_of_token, context = numpy.repeat(slots, counts), starts + counts
+            query_start = self._device(numpy.concatenate(([0], ends), dtype=numpy.int32))
+            ranges = [numpy.arange(end - k, end) for end, k in zip(ends.tolist(), wanted, strict=True) if k]
+            rows = self._device(numpy.concatenate([numpy.zeros(0, dtype=numpy.int64), *ranges]))
         on_device = self._device(positions)
-        ids = self._tokens[self._device(slot_of_token), on_device]
+        if self._host_tokens is None:
+            ids = self._tokens[self._device(slot_of_token), on_device]
+        else:
+            ids = self._device(self._host_tokens[slot_of_token, positions])
         batch = Batch(
             ids=ids,
             positions=on_device,
-            query_start=self._device(query_start),
-            context=self._device(starts + counts),
+            query_start=query_start,
+            context=self._device(context),
             slots=self._device(slots),
             tables=self._tables,
-            logits_rows=self._device(rows),
+            logits_rows=rows,
         )
         return batch, wanted
 
@@ -190,9 +197,13 @@ class Runner:
                 slots += [work.slot] * n
                 positions += range(first, first + n)
                 ids += result.token_ids
-        if ids:
+        if not ids:
+            return
+        if self._host_tokens is None:
             where = self._device(numpy.array([slots, positions], dtype=numpy.int64))
             self._tokens[where[0], where[1]] = self._device(numpy.array(ids, dtype=numpy.int64))
+        else:
+            self._host_tokens[slots, positions] = ids
 
     def _device(self, array: numpy.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)

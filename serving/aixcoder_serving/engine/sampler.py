@@ -107,7 +107,8 @@ def sample(logits: Tensor, rows: Sequence[Row], part: Slice, collectives: Collec
     if not rows:
         return []
     if all(row.rule.greedy for row in rows):
-        return _checked(choices(greedy(logits, part, collectives)), {})
+        alone = collectives.size == 1 and not logits.is_cuda
+        return _checked(_likeliest(logits) if alone else choices(greedy(logits, part, collectives)), {})
     x = _edited(logits, rows, part)
     filtered = [r for r, row in enumerate(rows) if row.rule.filtered]
     ids: list[int | None] = [None] * len(rows)
@@ -146,6 +147,13 @@ def pick(
 def choices(picked: Tensor) -> list[int | None]:
     """The ids of what `greedy` or `pick` gave, copied from the device; None for a row without a finite value."""
     return [int(i) if math.isfinite(value) else None for value, i in picked.tolist()]
+
+
+def _likeliest(logits: Tensor) -> list[int | None]:
+    """`choices` of `greedy` where this rank has the whole vocabulary, in the host's memory: a tenth of the time."""
+    x = logits.numpy()
+    columns = x.argmax(-1).tolist()
+    return [column if math.isfinite(x[r, column]) else None for r, column in enumerate(columns)]
 
 
 def _edited(logits: Tensor, rows: Sequence[Row], part: Slice) -> Tensor:
