@@ -188,14 +188,13 @@ class EngineClient:
                 return  # the reader sees why
 
     def _read(self, connection: Connection) -> None:
-        """Hand out what comes, until the process ends or stands still."""
+        """Hand out what comes, until the engine is lost or closed."""
         try:
-            while True:
+            while self._failure is None:  # what comes after a loss is its consequence
                 if connection.poll(_LOOK_SECONDS):
                     self._take(connection.recv())
                 elif (age := self._heartbeat.age()) > FROZEN_SECONDS:
                     self._lose(f"the engine's process has not moved for {age:.1f} s")
-                    return
         except (EOFError, OSError):
             if not self._closed:
                 self._lose(f"the engine's process ended ({self._end_process()})")
@@ -218,7 +217,7 @@ class EngineClient:
                 handle.end(output.finish)
 
     def _lose(self, failure: str, patience: float = 0.0) -> None:
-        """No request can succeed any more. The process has `patience` seconds to end by itself."""
+        """No request can succeed any more; called once. The process has `patience` seconds to end by itself."""
         logger.error("the engine is lost: %s", failure)
         with self._lock:
             self._failure = failure

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -26,6 +27,13 @@ from tests.component.engine.conftest import TINY, MakeEngine, Prompt, complete
 from tests.component.engine.cores import Core, native_ops
 
 LONG = Sampling(max_tokens=1500, temperature=1.5, seed=1)  # at random, so that no draft is ever right
+LOST = {
+    (False, signal.SIGKILL): r"the engine's process ended \(signal 9\)",
+    (False, signal.SIGSTOP): r"the engine's process has not moved for \d\.\d s",
+    (True, signal.SIGKILL): r"rank 1 ended by signal 9 \(SIGKILL\)",
+    (True, signal.SIGSTOP): r"rank 1 has not moved for 1\.5 s",
+}
+"""What is told, by whether there are several ranks and by what became of the last one."""
 NOTICED_SECONDS = 2.0
 GUARD = 5 * NOTICED_SECONDS
 
@@ -171,12 +179,14 @@ async def test_a_lost_rank(
         assert time.monotonic() - started < GUARD, "nobody noticed"
         await asyncio.sleep(0.01)
     print(f"noticed after {time.monotonic() - started:.2f} s: {engine.failure}")
+    sentence = LOST[size > 1, fault]
     if generation is not None:
-        with pytest.raises(GenerationFailed):
+        with pytest.raises(GenerationFailed, match=sentence):
             await _drained(generation)
-    with pytest.raises(EngineClosed):
+    with pytest.raises(EngineClosed, match=sentence):
         engine.submit([1], Sampling())
     engine.close()
+    assert re.fullmatch(sentence, engine.failure), "what was told stays, though the process ends of it"
     while _is_there(engine.pid) or _is_there(victim):
         assert time.monotonic() - started < GUARD, "a process stayed behind"
         await asyncio.sleep(0.01)
