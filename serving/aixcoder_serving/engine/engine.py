@@ -224,7 +224,8 @@ class EngineCore:
 
     def _failed(self, request: Request, message: str) -> Output:
         self._counts["failed"] += 1
-        self._forget(request)
+        self._scheduler.remove(request, step_done=False)
+        del self._requests[request.id]
         return Output(request.id, error=message)
 
     def _end(self, request: Request, finish: Finish) -> Output:

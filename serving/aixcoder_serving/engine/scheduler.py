@@ -134,8 +134,11 @@ class Scheduler:
         if first:  # the next keystroke can come while this one is being answered
             self._publish_tail(request)
 
-    def remove(self, request: Request) -> None:
-        """A request is at its end, in whatever state; what it computed stays matchable."""
+    def remove(self, request: Request, *, step_done: bool = True) -> None:
+        """A request is at its end, in whatever state; what it computed stays matchable.
+
+        Where its last step was not done, what `computed` says of the last page may be a copy that was never made.
+        """
         request.done = True
         if request in self.waiting:
             self.waiting.remove(request)
@@ -143,7 +146,8 @@ class Scheduler:
             return
         del self.running[request.slot]
         heapq.heappush(self._free_slots, request.slot)
-        self._publish_tail(request)
+        if step_done:
+            self._publish_tail(request)
         self.pool.release(request.blocks)
         self.pool.unreserve(request.reserved)
         for block in request.hashes[request.published :]:

@@ -43,9 +43,14 @@ class SimulatedRanks:
         self.computed = 0
         self.fault: Exception | None = None
         """Raised by the next step, half-way through."""
+        self.fault_at_once: Exception | None = None
+        """Raised by the next step before it does anything."""
 
     def run(self, plan: Plan) -> StepResult:
         self.plans.append(plan)
+        if self.fault_at_once is not None:
+            fault, self.fault_at_once = self.fault_at_once, None
+            raise fault
         for admission in plan.admissions:
             self.tables[admission.slot] = []
             self.tokens[admission.slot] = list(admission.prompt)
@@ -56,8 +61,8 @@ class SimulatedRanks:
         results = []
         for i, work in enumerate(plan.work):
             if self.fault is not None and i == len(plan.work) // 2:
-                fault, self.fault = self.fault, None
-                raise fault
+                half_way, self.fault = self.fault, None
+                raise half_way
             results.append(self._run(work))
         return StepResult(tuple(results))
 
