@@ -102,7 +102,7 @@ class EngineClient:
     ) -> RequestHandle:
         """See `Engine.submit`."""
         loaded = self._loaded
-        if loaded is None or self._closed:
+        if loaded is None:
             raise EngineClosed("the engine is closed" if self._closed else "the model is not loaded yet")
         ids, draft_ids = validate(
             prompt,
@@ -115,8 +115,8 @@ class EngineClient:
         request_id = next(self._ids)
         handle = RequestHandle(ids, sampling, lambda _handle: self._outbox.put(Cancel(request_id)))
         with self._lock:
-            if self._failure is not None:
-                raise EngineClosed(self._failure)
+            if self._closed or self._failure is not None:
+                raise EngineClosed(self._failure or "the engine is closed")
             self._handles[request_id] = handle
         self._outbox.put(Submit(request_id, ids, sampling, draft_ids, cache_salt))
         return handle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
@@ -82,6 +83,5 @@ class RequestHandle:
                 return
 
     def _wake(self) -> None:
-        # A closed loop has nobody left who waits.
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # a closed loop has nobody left who waits
             self._loop.call_soon_threadsafe(self._arrived.set)
