@@ -1,7 +1,7 @@
 """The architecture that a config.json describes, checked value by value and read without torch.
 
 Keys are those that transformers 4 and 5 write: rotary embedding stands in `rope_parameters` (5) or in `rope_theta` and
-`rope_scaling` (4). Where a key may be absent, its default is that of transformers' LlamaConfig.
+`rope_scaling` (4). Sizes must be there; where another key is absent, its default is that of transformers' LlamaConfig.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def read(config: Mapping[str, Any], where: str) -> LlamaShape:
         head_dim=head_dim,
         vocabulary_size=keys.count("vocab_size"),
         max_positions=max_positions,
-        rms_norm_eps=keys.number("rms_norm_eps"),
+        rms_norm_eps=keys.number("rms_norm_eps", 1e-6),
         rope_theta=theta,
         rope_scaling=scaling,
         tie_word_embeddings=tied,

@@ -46,6 +46,7 @@ def _like(**changes: Any) -> LlamaShape:
         pytest.param(_with(head_dim=64), _like(head_dim=64), id="head_dim of its own"),
         pytest.param(_with(head_dim=64, hidden_size=4100), _like(head_dim=64, hidden_size=4100), id="no multiple"),
         pytest.param(_with(rope_theta=None), _like(rope_theta=10000.0), id="theta as in the first Llama"),
+        pytest.param(_with(rms_norm_eps=None), _like(rms_norm_eps=1e-6), id="eps as in the first Llama"),
         pytest.param(_with(rope_theta=500000), _like(rope_theta=500000.0), id="a whole theta"),
         pytest.param(_with(tie_word_embeddings=True), _like(tie_word_embeddings=True), id="tied"),
         pytest.param({**AIXCODER, "rope_scaling": None, "quantization_config": None}, SHAPE, id="null is absent"),
@@ -81,7 +82,6 @@ def test_read(config: dict[str, Any], expected: LlamaShape) -> None:
     ("changes", "message"),
     [
         ({"hidden_size": None}, "hidden_size is missing"),
-        ({"rms_norm_eps": None}, "rms_norm_eps is missing"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0, not a whole number above zero"),
         ({"num_hidden_layers": -1}, "num_hidden_layers is -1, not"),
         ({"num_hidden_layers": True}, "num_hidden_layers is True, not"),
