@@ -49,39 +49,27 @@ def keys(seeds: Tensor, positions: Tensor) -> Tensor:
     return _mix(_mix(seeds + _GAMMA) + positions * _GAMMA)
 
 
-def gumbel(key: Tensor, first: int, count: int) -> Tensor:
-    """Standard Gumbel noise -log(-log(1 - u)), float32 (R, count), of the ids `first` and after for the keys (R,).
-
-    1 - u and not u: float32 is finest near 0, and a small u is a large noise, which is what decides.
-    """
-    return _of_words(key, _words(first, count, key.device), first, count)
-
-
 def gumbel_at(key: Tensor, ids: Tensor) -> Tensor:
-    """The same noise for any ids (R, M) int64, with the keys (R,): float32 (R, M)."""
+    """Noise of the ids (R, M) int64, with the keys (R,): float32 (R, M)."""
     words = _mix((ids >> 1).add_(1).mul_(_GAMMA).add_(key.unsqueeze(1)))
     return _to_gumbel(words >> (ids & 1).mul_(32))
 
 
 def add_noise(x: Tensor, temperatures: Tensor, key: Tensor, first: int) -> Iterator[Tensor]:
     """Blocks of rows of x + temperature * noise, float32, of x (R, N): the ids `first` and after."""
-    words = _words(first, x.shape[1], x.device)
+    count = x.shape[1]
+    # The generator's states for key 0, one for two ids.
+    words = torch.arange(first // 2 + 1, (first + count + 1) // 2 + 1, device=x.device).mul_(_GAMMA)
     for rows in row_blocks(x):
-        noise = _of_words(key[rows], words, first, x.shape[1])
+        halves = _mix(words + key[rows].unsqueeze(1)).view(torch.int32)
+        noise = _to_gumbel(halves)[:, first % 2 :][:, :count]
         yield noise.mul_(temperatures[rows].unsqueeze(1)).add_(x[rows])
 
 
-def _words(first: int, count: int, device: torch.device) -> Tensor:
-    """The generator's states for key 0, one for two ids."""
-    return torch.arange(first // 2 + 1, (first + count + 1) // 2 + 1, device=device).mul_(_GAMMA)
-
-
-def _of_words(key: Tensor, words: Tensor, first: int, count: int) -> Tensor:
-    halves = _mix(words + key.unsqueeze(1)).view(torch.int32)
-    return _to_gumbel(halves)[:, first % 2 :][:, :count]
-
-
 def _to_gumbel(halves: Tensor) -> Tensor:
-    """Of the lowest 31 bits."""
+    """Standard Gumbel noise -log(-log(1 - u)), u of the lowest 31 bits.
+
+    1 - u and not u: float32 is finest near 0, and a small u is a large noise, which is what decides.
+    """
     u = halves.bitwise_and_(_HIGHEST).float().mul_(_STEP).add_(_LEAST)
     return u.neg_().log1p_().neg_().log_().neg_()

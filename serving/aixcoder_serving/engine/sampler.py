@@ -37,11 +37,10 @@ Choice = tuple[int, TokenLogprobs | None]
 class Rule:
     """How one request's tokens are chosen; made once, when it is admitted.
 
-    `plain`: by the temperature alone, so that `pick` is all there is to do; `greedy`: plain, and temperature 0.
-    `penalised`: its rows need `tokens`.
+    `greedy`: the likeliest token, and nothing told of it. `penalised`: its rows need `tokens`.
     """
 
-    __slots__ = ("filtered", "greedy", "penalised", "plain", "prompt_length", "sampling", "seed", "temperature")
+    __slots__ = ("filtered", "greedy", "penalised", "prompt_length", "sampling", "seed", "temperature")
 
     def __init__(self, sampling: Sampling, *, seed: int, prompt_length: int) -> None:
         self.sampling = sampling
@@ -54,8 +53,7 @@ class Rule:
             sampling.repetition_penalty != 1 or sampling.frequency_penalty or sampling.presence_penalty
         )
         edited = self.penalised or bool(sampling.logit_bias) or self._banned(prompt_length)
-        self.plain = not (self.filtered or edited or sampling.logprobs is not None)
-        self.greedy = self.plain and not warm
+        self.greedy = not (warm or edited or sampling.logprobs is not None)
 
     def _banned(self, position: int) -> bool:
         sampling = self.sampling
@@ -134,18 +132,8 @@ def greedy(logits: Tensor, part: Slice, collectives: Collectives) -> Tensor:
     return _reduce(*_best(logits, part), collectives)
 
 
-def pick(
-    logits: Tensor, temperatures: Tensor, seeds: Tensor, positions: Tensor, part: Slice, collectives: Collectives
-) -> Tensor:
-    """Choose by the temperature alone: (R, 2) float64, value and id. Never waits for the device.
-
-    logits: (R, part.rows) float32. temperatures: (R,) float32, 0 where greedy. seeds, positions: (R,) int64.
-    """
-    return _reduce(*_best_noisy(logits, temperatures, keys(seeds, positions), part), collectives)
-
-
 def choices(picked: Tensor) -> list[int | None]:
-    """The ids of what `greedy` or `pick` gave, copied from the device; None for a row without a finite value."""
+    """The ids of what `greedy` gave, copied from the device; None for a row without a finite value."""
     return [int(i) if math.isfinite(value) else None for value, i in picked.tolist()]
 
 

@@ -19,9 +19,10 @@ from transformers.generation.logits_process import (
 from aixcoder_serving.engine.collectives import OneRank
 from aixcoder_serving.engine.interface import Sampling
 from aixcoder_serving.engine.logprobs import token_logprobs
-from aixcoder_serving.engine.noise import gumbel, keys
+from aixcoder_serving.engine.noise import keys
 from aixcoder_serving.engine.sampler import Row, Rule, sample
 from aixcoder_serving.engine.vocabulary import Slice
+from tests.unit.engine.draws import gumbel
 from tests.unit.engine.slices import cut, on_slices
 
 SIZES = [1, 2, 3, 4, 8]

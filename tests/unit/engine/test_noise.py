@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from aixcoder_serving.engine.noise import NOISE_RANGE, _to_gumbel, add_noise, gumbel, gumbel_at, keys
+from aixcoder_serving.engine.noise import NOISE_RANGE, _to_gumbel, add_noise, gumbel_at, keys
+from tests.unit.engine.draws import gumbel
 
 WORD = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15

@@ -11,9 +11,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from aixcoder_serving.engine.collectives import OneRank
 from aixcoder_serving.engine.interface import Sampling
-from aixcoder_serving.engine.noise import gumbel, keys
-from aixcoder_serving.engine.sampler import BrokenLogits, Choice, Row, Rule, choices, greedy, pick, sample
+from aixcoder_serving.engine.noise import keys
+from aixcoder_serving.engine.sampler import BrokenLogits, Choice, Row, Rule, choices, greedy, sample
 from aixcoder_serving.engine.vocabulary import Slice
+from tests.unit.engine.draws import gumbel
 from tests.unit.engine.slices import cut, on_slices
 
 V = 300
@@ -255,48 +256,36 @@ def test_no_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "plain", "greedy"),
+    ("wish", "greedy"),
     [
-        ({}, True, True),
-        ({"top_p": 0.5, "top_k": 3, "min_p": 0.1}, True, True),
-        ({"temperature": 0.5}, True, False),
-        ({"temperature": 0.5, "top_p": 0.5}, False, False),
-        ({"logprobs": 0}, False, False),
-        ({"presence_penalty": -1.0}, False, False),
-        ({"logit_bias": ((1, 1.0),)}, False, False),
-        ({"min_tokens": 1}, True, True),
-        ({"min_tokens": 1, "stop_ids": frozenset({1})}, False, False),
-        ({"min_tokens": 1, "stop_ids": frozenset({1}), "ignore_eos": True}, True, True),
+        ({}, True),
+        ({"top_p": 0.5, "top_k": 3, "min_p": 0.1}, True),
+        ({"temperature": 0.5}, False),
+        ({"temperature": 0.5, "top_p": 0.5}, False),
+        ({"logprobs": 0}, False),
+        ({"presence_penalty": -1.0}, False),
+        ({"logit_bias": ((1, 1.0),)}, False),
+        ({"min_tokens": 1}, True),
+        ({"min_tokens": 1, "stop_ids": frozenset({1})}, False),
+        ({"min_tokens": 1, "stop_ids": frozenset({1}), "ignore_eos": True}, True),
     ],
 )
-def test_what_needs_more_than_pick(wish: dict[str, Any], plain: bool, greedy: bool) -> None:
-    rule = Rule(Sampling(**wish), seed=0, prompt_length=5)
-    assert (rule.plain, rule.greedy) == (plain, greedy)
+def test_what_needs_more_than_the_likeliest(wish: dict[str, Any], greedy: bool) -> None:
+    assert Rule(Sampling(**wish), seed=0, prompt_length=5).greedy == greedy
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_pick_and_greedy_are_what_sample_does(size: int) -> None:
+def test_greedy_is_the_first_of_the_likeliest(size: int) -> None:
     logits = _logits(6, ties=True)
-    rows = [_row(n, 30 + n, temperature=t) for n, t in enumerate([0.0, 0.5, 1.0, 0.0, 2.0, 9.0])]
-    temperatures = torch.tensor([row.rule.temperature for row in rows])
-    seeds, positions = torch.tensor([[row.rule.seed, row.position] for row in rows]).unbind(-1)
-    picked = on_slices(
-        logits, cut(V, size), lambda own, part, ranks: choices(pick(own, temperatures, seeds, positions, part, ranks))
-    )
-    assert picked == [_ids(logits, rows)] * size
     found = on_slices(logits, cut(V, size), lambda own, part, ranks: choices(greedy(own, part, ranks)))
     assert found == [[min(i for i in range(V) if row[i] == max(row)) for row in logits.tolist()]] * size
 
 
-def test_greedy_and_pick_never_wait_for_the_device() -> None:
+def test_greedy_never_waits_for_the_device() -> None:
     """Tensors without values refuse to tell one: what passes here can be in a CUDA graph."""
-    device = "cuda"
     with FakeTensorMode():
-        logits = torch.empty((70, 1000), device=device)
-        temperatures, whole = torch.empty(70, device=device), Slice(0, 1000, 1000)
-        seeds = torch.empty(70, dtype=torch.int64, device=device)
-        for found in (greedy(logits, whole, OneRank()), pick(logits, temperatures, seeds, seeds, whole, OneRank())):
-            assert found.shape == (70, 2)
-            assert found.device.type == device
-            with pytest.raises(DataDependentOutputException):
-                choices(found)
+        found = greedy(torch.empty((70, 1000), device="cuda"), Slice(0, 1000, 1000), OneRank())
+        assert found.shape == (70, 2)
+        assert found.device.type == "cuda"
+        with pytest.raises(DataDependentOutputException):
+            choices(found)
