@@ -21,7 +21,6 @@ class Checkpoint:
     shape: LlamaShape
     dtype: str | None
     files: tuple[Path, ...]
-    weight_bytes: int
 
     @property
     def vocabulary_size(self) -> int:
@@ -52,7 +51,6 @@ def inspect(model_path: str) -> Checkpoint:
         shape=read(config, str(config_file)),
         dtype=config.get("dtype") or config.get("torch_dtype"),
         files=tuple(files),
-        weight_bytes=sum(file.stat().st_size for file in files),
     )
 
 

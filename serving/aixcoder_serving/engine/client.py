@@ -113,7 +113,7 @@ class EngineClient:
             cache_tokens=loaded.cache_tokens,
         )
         request_id = next(self._ids)
-        handle = RequestHandle(ids, sampling, lambda _handle: self._outbox.put(Cancel(request_id)))
+        handle = RequestHandle(lambda: self._outbox.put(Cancel(request_id)))
         with self._lock:
             if self._closed or self._failure is not None:
                 raise EngineClosed(self._failure or "the engine is closed")

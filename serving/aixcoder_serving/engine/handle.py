@@ -6,20 +6,14 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
 
-from aixcoder_serving.engine.interface import Delta, Finish, GenerationFailed
-
-if TYPE_CHECKING:
-    from aixcoder_serving.engine.interface import Sampling, TokenLogprobs
+from aixcoder_serving.engine.interface import Delta, Finish, GenerationFailed, TokenLogprobs
 
 
 class RequestHandle:
     """A `Generation`. The engine calls `emit`, `end` and `fail` from any thread; `end` or `fail` is the last call."""
 
-    def __init__(self, prompt: tuple[int, ...], sampling: Sampling, on_cancel: Callable[[RequestHandle], None]) -> None:
-        self.prompt = prompt
-        self.sampling = sampling
+    def __init__(self, on_cancel: Callable[[], None]) -> None:
         self.cancelled = False
         self._on_cancel = on_cancel
         self._loop = asyncio.get_running_loop()
@@ -41,7 +35,7 @@ class RequestHandle:
         """See `Generation.cancel`."""
         if not self.cancelled:
             self.cancelled = True
-            self._on_cancel(self)
+            self._on_cancel()
 
     def emit(self, delta: Delta) -> None:
         """Hand over new tokens."""

@@ -79,16 +79,10 @@ def cache_blocks(settings: EngineSettings, block_bytes: int, free: int) -> int:
     return blocks
 
 
-def host_bytes(root: Path = Path("/")) -> int:
-    """Memory of this container, or of the machine where no limit is set: what can never be exceeded."""
-    limit = _limit(root)
-    total = _meminfo(root)["MemTotal"]
-    return total if limit is None else min(limit, total)
-
-
 def available_bytes(root: Path = Path("/")) -> int:
     """What this container can still have: the page cache counts as free, the kernel gives it back when asked."""
-    machine = _meminfo(root)["MemAvailable"]
+    lines = (line.split() for line in (root / "proc/meminfo").read_text().splitlines())
+    machine = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
     limit = _limit(root)
     if limit is None:
         return machine
@@ -122,11 +116,6 @@ def _read_number(file: Path) -> int | None:
     if not file.is_file() or (text := file.read_text().strip()) == "max":
         return None
     return int(text)
-
-
-def _meminfo(root: Path) -> dict[str, int]:
-    lines = (line.split() for line in (root / "proc/meminfo").read_text().splitlines())
-    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines}
 
 
 def _gib(count: int) -> str:

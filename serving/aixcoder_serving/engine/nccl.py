@@ -48,7 +48,3 @@ class NcclCollectives:
         out = x.new_empty((self.size, *x.shape))
         distributed.all_gather_into_tensor(out, x.contiguous())
         return out
-
-    def close(self) -> None:
-        """Leave the process group; the ranks may do so at different times."""
-        distributed.destroy_process_group()

@@ -116,11 +116,6 @@ class StopMatcher:
         self._state = 0
         self.held = 0
 
-    def push(self, new: bytes) -> int | None:
-        """Take the next bytes; once a stop string is complete, the number of bytes from its start to the end."""
-        cut = self.scan(new)
-        return None if cut is None else len(new) - cut.start
-
     def scan(self, new: bytes, counts: bool = True) -> _Cut | None:
         """See `_Automaton.scan`."""
         children, fallback, ends = self._trie.children, self._trie.fallback, self._trie.ends

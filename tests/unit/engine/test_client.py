@@ -48,7 +48,7 @@ def test_a_loop_that_closes_harms_no_other_request(monkeypatch: pytest.MonkeyPat
     loop = asyncio.new_event_loop()
 
     async def handle() -> RequestHandle:
-        return RequestHandle((1,), Sampling(), lambda _handle: None)
+        return RequestHandle(lambda: None)
 
     made = loop.run_until_complete(handle())
     loop.close()

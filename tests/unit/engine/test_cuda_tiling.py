@@ -1,8 +1,8 @@
-"""How attention on a GPU cuts a step, and which attention it uses."""
+"""How attention on a GPU cuts a step."""
 
 import pytest
 
-from aixcoder_serving.engine.cuda.attention import tiling, varlen_fits
+from aixcoder_serving.engine.cuda.attention import tiling
 
 
 @pytest.mark.parametrize(
@@ -21,19 +21,3 @@ def test_a_tile_has_whole_query_tokens_and_a_split_whole_tiles(tokens: int, grou
     assert cut.rows >= max(group, 16)
     assert cut.rows & (cut.rows - 1) == 0
     assert cut.split % cut.keys == 0
-
-
-@pytest.mark.parametrize(
-    ("version", "block_size", "fits"),
-    [
-        ("2.15.0+cu132", 16, False),
-        ("2.15.0+cu132", 32, False),
-        ("2.15.0+cu132", 256, True),
-        ("2.13.0", 512, True),
-        ("2.12.1", 256, False),
-        ("2.9.0", 256, False),
-        ("3.0.0a0+git1", 256, True),
-    ],
-)
-def test_varlen_fits(version: str, block_size: int, fits: bool) -> None:
-    assert varlen_fits(version, block_size) is fits

@@ -7,7 +7,6 @@ from aixcoder_serving.engine.interface import EngineSettings, LoadFailed
 from aixcoder_serving.engine.memory import (
     available_bytes,
     cache_blocks,
-    host_bytes,
     require,
     weight_bytes,
     workspace_bytes,
@@ -120,21 +119,6 @@ def _machine(root: Path, files: dict[str, str]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        pytest.param({}, 2 * MIB, id="no control group"),
-        pytest.param({f"{V2}/memory.max": "max\n"}, 2 * MIB, id="version 2, no limit"),
-        pytest.param({f"{V2}/memory.max": "1024\n"}, 1024, id="version 2"),
-        pytest.param({f"{V2}/memory.max": "9999999999\n"}, 2 * MIB, id="a limit above the machine"),
-        pytest.param({f"{V1}/memory.limit_in_bytes": "2048\n"}, 2048, id="version 1"),
-        pytest.param({f"{V1}/memory.limit_in_bytes": UNLIMITED_V1}, 2 * MIB, id="version 1, no limit"),
-    ],
-)
-def test_host_bytes(tmp_path: Path, files: dict[str, str], expected: int) -> None:
-    assert host_bytes(_machine(tmp_path, files)) == expected
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def run(sampling: Sampling, tokens: Sequence[bytes]) -> tuple[Verdict | None, li
 )
 def test_where_a_stop_string_starts(stop: list[str], tokens: list[bytes], trims: list[int | None]) -> None:
     matcher = StopMatcher(stop)
-    assert [matcher.push(token) for token, _ in zip(tokens, trims, strict=False)] == trims
+    cuts = [(token, matcher.scan(token)) for token, _ in zip(tokens, trims, strict=False)]
+    assert [None if cut is None else len(token) - cut.start for token, cut in cuts] == trims
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_where_a_stop_string_starts(stop: list[str], tokens: list[bytes], trims:
 )
 def test_what_may_begin_a_stop_string(stop: list[str], text: bytes, held: int) -> None:
     matcher = StopMatcher(stop)
-    matcher.push(text)
+    matcher.scan(text)
     assert matcher.held == held
 
 

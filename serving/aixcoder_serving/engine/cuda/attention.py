@@ -7,6 +7,9 @@ Programs find their items in `query_start` and `context` on the device: the host
 and one CUDA graph serves all steps of as many tokens.
 
 Steps of other sizes have other tiles and splits (`tiling`) and may differ in the last bits, as cuBLAS does.
+
+Torch's own attention over pages (`torch.nn.attention.varlen`) can not be used: it takes pages of multiples of 256
+positions (flash-attention's issue 828), and the engine's have 16 or 32.
 """
 
 # Names in capitals are constants to Triton's compiler, as in its own examples; its decorator has no types.
@@ -57,15 +60,6 @@ def tiling(tokens: int, group: int, head_bytes: int) -> Tiling:
     if tokens <= 64:
         return Tiling(least, keys, 512, 5, 3)
     return Tiling(max(rows, least), keys, 2048 if tokens <= 256 else 0, 3, 2)
-
-
-def varlen_fits(torch_version: str, block_size: int) -> bool:
-    """Whether torch's own attention over pages could be used: it came with 2.13 and takes multiples of 256 positions.
-
-    The engine's pages have 16 or 32, so it is not used. (`torch.nn.attention.varlen`; flash-attention's issue 828.)
-    """
-    major, minor = (int(part) for part in torch_version.split(".")[:2])
-    return (major, minor) >= (2, 13) and block_size % 256 == 0
 
 
 def attend(q: Tensor, batch: Batch, keys: Tensor, values: Tensor, multiprocessors: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +10,6 @@ from torch.nn import functional
 
 from aixcoder_serving.engine.cuda import attention, elementwise
 from aixcoder_serving.engine.ops import Batch, Rotary
-
-logger = logging.getLogger(__name__)
 
 _INTERPRETED = 2  # multiprocessors where there is no device: few enough that each program has several items
 
@@ -44,8 +41,6 @@ class CudaOps:
         self._multiprocessors = _INTERPRETED
         if device.type == "cuda":
             self._multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-        if not attention.varlen_fits(torch.__version__, block_size):
-            logger.info("attention is Triton's: torch's takes no pages of %d positions", block_size)
 
     def __str__(self) -> str:
         return "cuBLAS and Triton"
