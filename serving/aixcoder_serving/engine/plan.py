@@ -1,4 +1,4 @@
-"""What the scheduler tells the ranks to do in one step, and what comes back. Ids stay with the ranks, by slot.
+"""What the scheduler tells the ranks to do in one step, and what comes back: the chosen ids, which the next plan needs.
 
 A rank keeps for each slot the tokens so far and the table of blocks; a plan only adds to them. Every rank gets the same
 plan, samples the same tokens and writes them after the last one of the slot itself.
