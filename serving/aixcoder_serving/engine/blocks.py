@@ -6,13 +6,13 @@ a request, not yet chosen. A cached block is evicted only where no empty one is 
 
 A page without its parent cannot be reached, so a child is evicted before its parent: `release` takes the last page
 first, and whoever uses a page uses all pages before it too. Where these pages were computed twice, the user's own ones
-are duplicates: then the indexed ones are moved as if they had been used.
+are duplicates, or withdrawn: then the indexed ones are moved as if they had been used.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from aixcoder_serving.engine.prefix import NO_MATCH, IntegrityError, Match, PrefixIndex
 from aixcoder_serving.engine.prefix_hash import chain_hashes, extend_hash, root_hash
@@ -40,6 +40,7 @@ class BlockPool:
         self._cached: OrderedDict[int, None] = OrderedDict()  # least recently used first
         self._index = PrefixIndex(total, block_size)
         self._evicted: OrderedDict[bytes, None] = OrderedDict()  # oldest first
+        self._withdrawn: dict[int, bytes] = {}  # used blocks, with the hash that their full page had
         self._reserved = 0
         self._evictions = 0
 
@@ -169,6 +170,18 @@ class BlockPool:
         for block in reversed(blocks_in_order):
             self._drop_reference(block)
 
+    def withdraw(self, blocks: Iterable[int]) -> None:
+        """What these blocks hold is wrong: nothing finds it any more, whoever uses it."""
+        for block in blocks:
+            if not self._index.published(block):
+                continue
+            digest = self._index.remove(block)
+            if block in self._cached:
+                del self._cached[block]
+                self._empty.append(block)
+            elif digest is not None:
+                self._withdrawn[block] = digest
+
     def was_evicted(self, hash: bytes) -> bool:
         """Whether a page with that hash was evicted and not published since (of late: the memory is bounded)."""
         return hash in self._evicted
@@ -188,6 +201,8 @@ class BlockPool:
         if self._references[block]:
             return
         keeper = self._index.settle(block)
+        if block in self._withdrawn:
+            keeper = self._index.find(self._withdrawn.pop(block))
         if keeper != block:
             self._empty.append(block)
             if keeper is not None and keeper in self._cached:
@@ -243,6 +258,8 @@ class BlockPool:
             raise IntegrityError(f"block {block} is cached and not published")
         if self._index.duplicate(block) and not references:
             raise IntegrityError(f"block {block} is a duplicate and not used")
+        if block in self._withdrawn and (published or not references):
+            raise IntegrityError(f"block {block} is withdrawn and published, or not used")
 
     def _check_order(self) -> None:
         position = {block: place for place, block in enumerate(self._cached)}

@@ -170,7 +170,6 @@ class EngineCore:
             kept += 1
         tokens = ids[:kept]
         accepted = len(sampled.token_ids) - (0 if sampled.broken else 1) if work.sample else 0
-        self._scheduler.advance(request, work, accepted, tokens)
         self._counts["tokens_prefilled"] += max(min(work.start + work.count, len(request.prompt)) - work.start, 0)
         self._counts["tokens_decoded"] += kept
         if work.sample:
@@ -178,13 +177,16 @@ class EngineCore:
             request.drafter.push(tokens)
             self._counts["draft_tokens"] += len(work.draft)
             self._counts["draft_tokens_accepted"] += min(accepted, kept)
+        no_prompt_logprob = any(math.isnan(entry.logprob) for entry in sampled.prompt_logprobs)
+        if no_prompt_logprob or (sampled.broken and verdict is None):
+            self._scheduler.withdraw(request)
+            return [self._failed(request, "the model computed no probabilities for the next token (not a number)")]
+        self._scheduler.advance(request, work, accepted, tokens)
         finish = None
         if verdict is not None:
             finish = Finish(verdict.reason, request.generated, verdict.trim_bytes, request.cached)
         elif work.sample and request.sampling.max_tokens == 0:
             finish = Finish("length", 0, cached_tokens=request.cached)
-        elif sampled.broken or any(math.isnan(entry.logprob) for entry in sampled.prompt_logprobs):
-            return [self._failed(request, "the model computed no probabilities for the next token (not a number)")]
         if not tokens and not sampled.prompt_logprobs and finish is None:
             return []
         if finish is not None:

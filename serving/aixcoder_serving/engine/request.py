@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from aixcoder_serving.engine.draft import Drafter
 from aixcoder_serving.engine.interface import Sampling
+from aixcoder_serving.engine.prefix import NO_MATCH, Match
 from aixcoder_serving.engine.stops import Ending
 
 
@@ -39,6 +40,8 @@ class Request:
     computed: int = 0
     cached: int = 0
     """Prompt tokens that were not computed but found in the cache."""
+    copied: Match = NO_MATCH
+    """The page whose beginning it copied, as it was found."""
     told: int = 0
     """Blocks that the ranks know of, the first ones."""
     published: int = 0

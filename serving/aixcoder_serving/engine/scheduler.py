@@ -17,6 +17,7 @@ import heapq
 import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from aixcoder_serving.engine.blocks import BlockPool
 from aixcoder_serving.engine.cost import Cost, Pace, Room
@@ -134,6 +135,15 @@ class Scheduler:
         if first:  # the next keystroke can come while this one is being answered
             self._publish_tail(request)
 
+    def withdraw(self, request: Request) -> None:
+        """What a request computed is no number: nothing finds its pages any more, those that it found included.
+
+        Any of them may be the cause. Who uses them goes on, and fails by them or does not.
+        """
+        self.pool.withdraw(request.blocks)
+        if self.pool.is_current(request.copied):
+            self.pool.withdraw(request.copied.sources)
+
     def remove(self, request: Request, *, step_done: bool = True) -> None:
         """A request is at its end, in whatever state; what it computed stays matchable.
 
@@ -218,6 +228,7 @@ class Scheduler:
         request.published = len(match.blocks)
         if match.partial is not None:
             copies.append((match.partial[0], self._allocate(request)))
+            request.copied = replace(match, blocks=())
         request.computed = request.cached = match.tokens
         admissions.append(Admission(request.slot, request.prompt, request.sampling, request.seed))
         self.prefix_query_tokens += len(request.prompt)

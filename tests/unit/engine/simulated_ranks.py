@@ -9,9 +9,12 @@ from aixcoder_serving.engine.plan import Plan, Sampled, StepResult, Work
 
 VOCABULARY = 11
 EMPTY = -1
+NOT_A_NUMBER = -2
 
 
 def _mix(state: int, token: int) -> int:
+    if state == NOT_A_NUMBER:
+        return state
     return (state * 1_000_003 + token * 7919 + 12345) % (2**61 - 1)
 
 
@@ -45,6 +48,8 @@ class SimulatedRanks:
         """Raised by the next step, half-way through."""
         self.fault_at_once: Exception | None = None
         """Raised by the next step before it does anything."""
+        self.spoilt: tuple[int, int] | None = None
+        """A slot and a position that becomes NaN when it is computed next, and with it all that reads it."""
 
     def run(self, plan: Plan) -> StepResult:
         self.plans.append(plan)
@@ -78,6 +83,8 @@ class SimulatedRanks:
         states = []
         for position, token in enumerate(query, work.start):
             state = _mix(state, token)
+            if self.spoilt == (work.slot, position):
+                self.spoilt, state = None, NOT_A_NUMBER
             self.pages[table[position // self.block_size]][position % self.block_size] = state
             states.append(state)
         self.computed += work.count
@@ -85,6 +92,8 @@ class SimulatedRanks:
             return Sampled(())
         made: list[int] = []
         for i, state in enumerate(states[work.count - len(work.draft) - 1 :]):
+            if state == NOT_A_NUMBER:
+                return Sampled(tuple(made), broken=True)
             made.append(_token(state, self.seeds[work.slot]))
             if i < len(work.draft) and made[-1] != work.draft[i]:
                 break
