@@ -233,10 +233,9 @@ class Scheduler:
         admissions.append(Admission(request.slot, request.prompt, request.sampling, request.seed))
         self.prefix_query_tokens += len(request.prompt)
         self.prefix_hit_tokens += match.tokens
-        for block in request.hashes[request.published :]:
-            self._computing.setdefault(block, request)
-            if self.pool.was_evicted(block):
-                self.recomputed_evicted += self.pool.block_size
+        if self.pool.caching:  # else nobody could find what another one computed
+            for block in request.hashes[request.published :]:
+                self._computing.setdefault(block, request)
 
     def _work(self, request: Request, count: int, *, sample: bool, draft: tuple[int, ...] = ()) -> Work:
         """A running request's part of a step, with the blocks that the ranks do not know yet."""
@@ -273,6 +272,8 @@ class Scheduler:
             parent = request.hashes[index - 1] if index else request.root
             if index == len(request.hashes):
                 request.hashes.append(self.pool.extend_hash(parent, content))
+            if (index + 1) * size <= len(request.prompt) and self.pool.was_evicted(request.hashes[index]):
+                self.recomputed_evicted += size
             self.pool.publish(request.blocks[index], request.hashes[index], parent, content)
             request.published += 1
             self._not_computing(request.hashes[index], request)

@@ -24,8 +24,16 @@ TEN_AT_LEAST = Cost(floor=10.0, base=0.0, per_token=1.0, per_read=0.0)
 class Bench:
     """A scheduler whose steps always give the tokens 7, 7, 7…"""
 
-    def __init__(self, *, budget: float = 64, slots: int = 4, blocks: int = 200, cost: Cost = A_TOKEN_A_MILLISECOND):
-        self.pool = BlockPool(blocks, 16)
+    def __init__(
+        self,
+        *,
+        budget: float = 64,
+        slots: int = 4,
+        blocks: int = 200,
+        cost: Cost = A_TOKEN_A_MILLISECOND,
+        caching: bool = True,
+    ):
+        self.pool = BlockPool(blocks, 16, caching=caching)
         self.scheduler = Scheduler(self.pool, slots=slots, budget_ms=budget, cost=cost, most_tokens=512)
         self.now = 0.0
         self.requests: list[Request] = []
@@ -244,6 +252,12 @@ def test_the_same_prompt_at_once_is_computed_once() -> None:
     assert bench.counts() == {first: 1, second: 1}
 
 
+def test_without_a_cache_the_same_prompts_run_side_by_side() -> None:
+    bench = Bench(budget=64, caching=False)
+    first, second = bench.add(range(40)), bench.add(range(40))
+    assert bench.counts() == {first: 40, second: 24}
+
+
 def test_who_parked_takes_over_in_mid_prompt() -> None:
     bench = Bench(budget=64)
     first, second = bench.add(range(200)), bench.add(range(200))
@@ -338,6 +352,28 @@ def test_recomputed_because_evicted() -> None:
         bench.scheduler.remove(bench.requests[number])
     assert bench.scheduler.prefix_hit_tokens == 32, "the second prompt took two empty blocks and the last four"
     assert bench.scheduler.recomputed_evicted == 64
+
+
+@pytest.mark.parametrize(
+    ("steps", "counted"),
+    [
+        pytest.param(0, 0, id="while it is queued"),
+        pytest.param(1, 32, id="after its first chunk"),
+        pytest.param(2, 64, id="after its second chunk"),
+    ],
+)
+def test_what_was_evicted_is_computed_again_only_as_far_as_its_request_came(steps: int, counted: int) -> None:
+    bench = Bench(budget=40, blocks=8)
+    for start in (0, 1000):
+        number = bench.add(range(start, start + 96), max_tokens=8)
+        while bench.requests[number].generated < 1:
+            bench.step()
+        bench.scheduler.remove(bench.requests[number])
+    number = bench.add(range(96), max_tokens=8)
+    for _ in range(steps):
+        bench.step()
+    bench.scheduler.remove(bench.requests[number])
+    assert bench.scheduler.recomputed_evicted == counted
 
 
 def test_steps_that_take_longer_than_measured_get_smaller() -> None:
