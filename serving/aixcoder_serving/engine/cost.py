@@ -80,22 +80,8 @@ class Room:
         return self.cost.milliseconds(self.tokens, self.rows, self.reads)
 
 
-class Pace:
-    """How much slower than measured steps are now: other load, a throttled processor, a start that was disturbed."""
-
-    def __init__(self) -> None:
-        self.factor = 1.0
-
-    def observe(self, expected: float, taken: float) -> None:
-        """A step took `taken` milliseconds and not `expected`. One slow step alone changes little."""
-        if expected > 0 and taken > 0:
-            ratio = min(max(taken / expected, _LEAST_PACE), _GREATEST_PACE)
-            self.factor += _PACE_WEIGHT * (ratio - self.factor)
-
-
-_PACE_WEIGHT = 0.1
-_LEAST_PACE, _GREATEST_PACE = 0.05, 10.0
 _CONTEXT = 2048  # far enough that reading it shows beside the rest of a step
+_SOME = 16  # tokens of a step that is not the floor alone
 _ROWS = 64  # enough that computing them takes longer than reading the head's weights
 _REPEATS = 3
 
@@ -103,7 +89,7 @@ _REPEATS = 3
 def measure(run: Callable[[Plan], object], *, budget_ms: float, most: int, max_length: int, block_size: int) -> Cost:
     """Time steps of growing size on an engine that has no request yet; it writes into the first blocks of the cache.
 
-    `most`: the query tokens that a step can hold. Ends at the first size above one that takes more than the budget.
+    `most`: the query tokens that a step can hold. Ends at the first size from `_SOME` on that takes more than the budget.
     """
 
     def milliseconds(start: int, count: int, drafts: int = 0) -> float:
@@ -122,7 +108,7 @@ def measure(run: Callable[[Plan], object], *, budget_ms: float, most: int, max_l
     floor = milliseconds(0, 1)
     small, large = 1, 1
     small_ms, large_ms = floor, floor
-    while large < min(most, max_length) and (large == 1 or large_ms < budget_ms):
+    while large < min(most, max_length) and (large < _SOME or large_ms < budget_ms):
         small, small_ms = large, large_ms
         large = min(large * 4, most, max_length)
         large_ms = milliseconds(0, large)

@@ -8,22 +8,24 @@ A step is filled in this order, as far as its budget of milliseconds goes:
    beside them costs each as much again, not the whole budget;
 3. drafts, with what is left.
 
-A request whose next block is being computed by another one is parked until that block is there, or its owner is gone.
+A request whose next block is being computed by another one is parked, see `under_way`.
 """
 
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
 from aixcoder_serving.engine.blocks import BlockPool
-from aixcoder_serving.engine.cost import Cost, Pace, Room
+from aixcoder_serving.engine.cost import Cost, Room
+from aixcoder_serving.engine.pace import Pace
+from aixcoder_serving.engine.integrity import check_blocks, check_slots
 from aixcoder_serving.engine.plan import Admission, Plan, Work
 from aixcoder_serving.engine.prefix import NO_MATCH, Match
 from aixcoder_serving.engine.request import Request
+from aixcoder_serving.engine.under_way import UnderWay, urgency
 from aixcoder_serving.engine.waiting import WaitingQueue
 
 AGE_SECONDS = 0.4
@@ -39,6 +41,7 @@ MOST_ROWS = 256
 """Rows of logits in one step, drafts included: a row is as wide as the vocabulary."""
 
 _REFUSALS = 4  # requests that may be tried after a shorter one that does not fit into the cache
+_PARKED = 8  # requests that one plan parks, which takes about as long as to admit them; then the next one goes on
 
 
 class Scheduler:
@@ -53,26 +56,29 @@ class Scheduler:
         self.prefix_query_tokens = 0
         self.prefix_hit_tokens = 0
         self.recomputed_evicted = 0
-        # Where one token takes longer than the budget, what is read for it serves more of them at little cost.
-        self._budget_ms = max(budget_ms, BEYOND_FLOOR * cost.floor)
-        self._cost = cost
+        self._budget_ms = budget_ms
         self._most_tokens = most_tokens
-        self._pace = Pace()
-        self._expected_ms = 0.0
+        self._pace = Pace(cost)
+        self._planned: Room | None = None
+        self._slots = slots
         self._free_slots = list(range(slots))
-        self._computing: dict[bytes, Request] = {}
+        self._under_way = UnderWay(self.waiting)
         self._step = 0
 
     def add(self, request: Request) -> None:
         """Queue a valid request."""
-        self.waiting.add(request, len(request.prompt) - self._match(request).tokens)
+        match = self._match(request)
+        self.waiting.add(request, len(request.prompt) - match.tokens)
+        self._under_way.follow(request, len(match.blocks))
 
     def plan(self, now: float) -> Plan | None:
         """The next step, or None where there is nothing to do. `now` in seconds of the requests' clock."""
-        step_ms = self._budget_ms / self._pace.factor
-        room = Room(self._cost, step_ms, self._most_tokens)
+        cost = self._pace.cost
+        # Where one token takes longer than the budget, what is read for it serves more of them at little cost.
+        step_ms = max(self._budget_ms, BEYOND_FLOOR * cost.floor)
+        room = Room(cost, step_ms, self._most_tokens)
         # What gives a token in this step.
-        urgent = Room(self._cost, step_ms, self._most_tokens)
+        urgent = Room(cost, step_ms, self._most_tokens)
         work: list[Work] = []
         admissions: list[Admission] = []
         copies: list[tuple[int, int]] = []
@@ -118,12 +124,13 @@ class Scheduler:
         for item in work:
             self.running[item.slot].progressed = now
         self._step += 1
-        self._expected_ms = room.milliseconds
+        self._planned = room
         return Plan(self._step, tuple(admissions), tuple(copies), tuple(work))
 
     def took(self, milliseconds: float) -> None:
         """How long the last planned step was: the next ones are planned by what steps really take."""
-        self._pace.observe(self._expected_ms, milliseconds)
+        if self._planned is not None:
+            self._pace.observe(self._planned.tokens, self._planned.rows, self._planned.reads, milliseconds)
 
     def advance(self, request: Request, work: Work, accepted: int, tokens: Sequence[int]) -> None:
         """A step is done: `accepted` of its drafts were right, and `tokens` are the request's next ones."""
@@ -151,7 +158,7 @@ class Scheduler:
         """
         request.done = True
         if request in self.waiting:
-            self.waiting.remove(request)
+            self._under_way.leave(request)
         if request.slot is None:
             return
         del self.running[request.slot]
@@ -160,18 +167,25 @@ class Scheduler:
             self._publish_tail(request)
         self.pool.release(request.blocks)
         self.pool.unreserve(request.reserved)
-        for block in request.hashes[request.published :]:
-            self._not_computing(block, request)
+        self._under_way.end(request, request.hashes[request.published :], request.published * self.pool.block_size)
         request.slot, request.blocks, request.reserved = None, [], 0
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError where slots, blocks and requests disagree, between two steps."""
+        running = list(self.running.values())
+        check_slots(self._free_slots, self.running, self._slots)
+        check_blocks(self.pool, running)
+        self._under_way.check_integrity(running)
+        self.waiting.check_integrity()
 
     def _by_need(self, now: float) -> Generator[tuple[Request, Match | None]]:
         """Requests with a prompt to compute, most urgent first; with what the cache has where they have no slot yet."""
         before = now - AGE_SECONDS
         prefilling = [request for request in self.running.values() if not request.decoding]
-        young = sorted((r for r in prefilling if r.progressed > before), key=_urgency, reverse=True)
+        young = sorted((r for r in prefilling if r.progressed > before), key=urgency, reverse=True)
         for request in sorted((r for r in prefilling if r.progressed <= before), key=lambda r: r.progressed):
             yield request, None
-        refusals = 0
+        refusals = parked = 0
         for request in self.waiting.aged(before):
             match = self._admissible(request)
             if match is not None:
@@ -179,17 +193,23 @@ class Scheduler:
             elif request.parked_on is None:
                 refusals = _REFUSALS  # nobody overtakes it: what ends next makes room for it
                 break
+            else:
+                parked += 1
+                if parked == _PARKED:
+                    break
         with closing(self.waiting.shortest()) as waiting:
             for request in waiting:
-                if refusals == _REFUSALS or not self._free_slots:
+                if refusals == _REFUSALS or parked == _PARKED or not self._free_slots:
                     break
-                while young and _urgency(young[-1]) <= request.uncached:
+                while young and urgency(young[-1]) <= request.uncached:
                     yield young.pop(), None
                 match = self._admissible(request)
                 if match is not None:
                     yield request, match
                 elif request.parked_on is None:
                     refusals += 1
+                else:
+                    parked += 1
         for request in reversed(young):
             yield request, None
 
@@ -202,13 +222,8 @@ class Scheduler:
             return None
         match = self._match(request)
         known = len(match.blocks)
-        if known < len(request.hashes) and request.sampling.prompt_logprobs is None:
-            owner = self._computing.get(request.hashes[known])
-            if owner is not None:
-                request.uncached = len(request.prompt) - match.tokens
-                owner.boost = min(owner.boost, request.uncached)
-                self.waiting.park(request, request.hashes[known])
-                return None
+        if self._under_way.follow(request, known):
+            return None
         for usable in (match, match.without_partial()):
             if self.pool.can_reserve(self._blocks_for(request) - known, usable):
                 return usable
@@ -234,8 +249,7 @@ class Scheduler:
         self.prefix_query_tokens += len(request.prompt)
         self.prefix_hit_tokens += match.tokens
         if self.pool.caching:  # else nobody could find what another one computed
-            for block in request.hashes[request.published :]:
-                self._computing.setdefault(block, request)
+            self._under_way.begin(request)
 
     def _work(self, request: Request, count: int, *, sample: bool, draft: tuple[int, ...] = ()) -> Work:
         """A running request's part of a step, with the blocks that the ranks do not know yet."""
@@ -266,6 +280,7 @@ class Scheduler:
     def _publish(self, request: Request) -> None:
         """Make the blocks matchable that a step completed."""
         size = self.pool.block_size
+        before = request.published
         while (request.published + 1) * size <= request.computed:
             index = request.published
             content = request.tokens[index * size : (index + 1) * size]
@@ -276,7 +291,7 @@ class Scheduler:
                 self.recomputed_evicted += size
             self.pool.publish(request.blocks[index], request.hashes[index], parent, content)
             request.published += 1
-            self._not_computing(request.hashes[index], request)
+        self._under_way.end(request, request.hashes[before : request.published], request.published * size)
 
     def _publish_tail(self, request: Request) -> None:
         """Make the computed part of the last page matchable, for copying."""
@@ -285,14 +300,3 @@ class Scheduler:
             parent = request.hashes[request.published - 1] if request.published else request.root
             content = request.tokens[start : request.computed]
             self.pool.publish_partial(request.blocks[request.published], parent, content)
-
-    def _not_computing(self, block: bytes, request: Request) -> None:
-        """A block of its is there, or will not come: who waited for it goes on."""
-        if self._computing.get(block) is request:
-            del self._computing[block]
-            request.boost = math.inf
-            self.waiting.wake(block)
-
-
-def _urgency(request: Request) -> float:
-    return min(len(request.tokens) - request.computed, request.boost)

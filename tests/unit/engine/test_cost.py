@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aixcoder_serving.engine.cost import Cost, Pace, Room, measure
+from aixcoder_serving.engine.cost import Cost, Room, measure
 from aixcoder_serving.engine.plan import Plan
 
 numbers = st.floats(1e-4, 10)
@@ -95,19 +95,3 @@ def test_a_disturbed_measurement_does_not_last(monkeypatch: pytest.MonkeyPatch) 
 
     found = measure(run, budget_ms=50, most=1024, max_length=4096, block_size=16)
     assert found.milliseconds(64, 1, 0) == pytest.approx(true.milliseconds(64, 1, 0), rel=0.35)
-
-
-@pytest.mark.parametrize(("ratio", "factor"), [(1.0, 1.0), (3.0, 3.0), (0.2, 0.2), (1000.0, 10.0), (1e-9, 0.05)])
-def test_pace_follows_what_steps_take(ratio: float, factor: float) -> None:
-    pace = Pace()
-    for _ in range(100):
-        pace.observe(10.0, 10.0 * ratio)
-    assert pace.factor == pytest.approx(factor, rel=0.01)
-
-
-def test_one_slow_step_changes_the_pace_a_little() -> None:
-    pace = Pace()
-    pace.observe(10.0, 50.0)
-    assert pace.factor == pytest.approx(1.4)
-    pace.observe(10.0, 0.0)
-    assert pace.factor == pytest.approx(1.4), "a clock that stood still tells nothing"
