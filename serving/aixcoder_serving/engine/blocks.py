@@ -69,6 +69,10 @@ class BlockPool:
         """Cached pages that were given up for new ones, so far."""
         return self._evictions
 
+    def users(self, block: int) -> int:
+        """How many references the block has."""
+        return self._references[block]
+
     def root(self, salt: str) -> bytes:
         """The parent hash of first pages under that salt."""
         return root_hash(salt)

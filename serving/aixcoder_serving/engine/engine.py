@@ -26,6 +26,7 @@ from aixcoder_serving.engine.interface import (
     Sampling,
 )
 from aixcoder_serving.engine.messages import Output
+from aixcoder_serving.engine.pages import withdraw
 from aixcoder_serving.engine.plan import Plan, Sampled, StepResult, Work
 from aixcoder_serving.engine.request import Request
 from aixcoder_serving.engine.scheduler import Scheduler
@@ -155,10 +156,12 @@ class EngineCore:
         )
 
     def check_integrity(self) -> None:
-        """Raise where blocks, slots and requests disagree; blocks are all free where no request is there."""
+        """Raise where blocks, slots and requests disagree, between two steps."""
         self.pool.check_integrity()
-        if not self._requests and (self.pool.used or self.pool.reserved or self._scheduler.running):
-            raise RuntimeError(f"no request is there, but {self.pool.used} blocks are used")
+        self._scheduler.check_integrity()
+        known = set(self._requests.values())
+        if known != {*self._scheduler.running.values(), *self._scheduler.waiting}:
+            raise RuntimeError(f"{len(known)} requests are under way, which are not those that run or wait")
 
     def _accept(self, request: Request, work: Work, sampled: Sampled, now: float) -> list[Output]:
         """Add a step's tokens to a request, up to where it ends."""
@@ -179,7 +182,7 @@ class EngineCore:
             self._counts["draft_tokens_accepted"] += min(accepted, kept)
         no_prompt_logprob = any(math.isnan(entry.logprob) for entry in sampled.prompt_logprobs)
         if no_prompt_logprob or (sampled.broken and verdict is None):
-            self._scheduler.withdraw(request)
+            withdraw(self.pool, request)
             return [self._failed(request, "the model computed no probabilities for the next token (not a number)")]
         self._scheduler.advance(request, work, accepted, tokens)
         finish = None

@@ -49,8 +49,8 @@ class Request:
     """When it arrived or was last part of a step."""
     parked_on: bytes | None = None
     """The block that it waits for, which another request is computing."""
-    boost: float = math.inf
-    """Tokens that the shortest of those that wait for its blocks has left: then it is as urgent as that one."""
+    awaited: float = math.inf
+    """Tokens of the shortest prompt that waits for its blocks: then it is as urgent as that one."""
     uncached: int = 0
     """Tokens to compute before its first one, as the cache was when it was queued."""
     done: bool = False

@@ -20,8 +20,9 @@ from dataclasses import replace
 
 from aixcoder_serving.engine.blocks import BlockPool
 from aixcoder_serving.engine.cost import Cost, Room
-from aixcoder_serving.engine.pace import Pace
 from aixcoder_serving.engine.integrity import check_blocks, check_slots
+from aixcoder_serving.engine.pace import Pace
+from aixcoder_serving.engine.pages import publish, publish_tail
 from aixcoder_serving.engine.plan import Admission, Plan, Work
 from aixcoder_serving.engine.prefix import NO_MATCH, Match
 from aixcoder_serving.engine.request import Request
@@ -62,7 +63,7 @@ class Scheduler:
         self._planned: Room | None = None
         self._slots = slots
         self._free_slots = list(range(slots))
-        self._under_way = UnderWay(self.waiting)
+        self._under_way = UnderWay(self.waiting, pool.block_size)
         self._step = 0
 
     def add(self, request: Request) -> None:
@@ -138,18 +139,11 @@ class Scheduler:
         request.tokens.extend(tokens)
         # A stop can come before the last draft that was accepted.
         request.computed = min(work.start + work.count - len(work.draft) + accepted, len(request.tokens))
-        self._publish(request)
+        before = request.published
+        self.recomputed_evicted += publish(self.pool, request)
+        self._under_way.end(request, request.hashes[before : request.published])
         if first:  # the next keystroke can come while this one is being answered
-            self._publish_tail(request)
-
-    def withdraw(self, request: Request) -> None:
-        """What a request computed is no number: nothing finds its pages any more, those that it found included.
-
-        Any of them may be the cause. Who uses them goes on, and fails by them or does not.
-        """
-        self.pool.withdraw(request.blocks)
-        if self.pool.is_current(request.copied):
-            self.pool.withdraw(request.copied.sources)
+            publish_tail(self.pool, request)
 
     def remove(self, request: Request, *, step_done: bool = True) -> None:
         """A request is at its end, in whatever state; what it computed stays matchable.
@@ -164,18 +158,17 @@ class Scheduler:
         del self.running[request.slot]
         heapq.heappush(self._free_slots, request.slot)
         if step_done:
-            self._publish_tail(request)
+            publish_tail(self.pool, request)
         self.pool.release(request.blocks)
         self.pool.unreserve(request.reserved)
-        self._under_way.end(request, request.hashes[request.published :], request.published * self.pool.block_size)
+        self._under_way.end(request, request.hashes[request.published :])
         request.slot, request.blocks, request.reserved = None, [], 0
 
     def check_integrity(self) -> None:
         """Raise RuntimeError where slots, blocks and requests disagree, between two steps."""
-        running = list(self.running.values())
         check_slots(self._free_slots, self.running, self._slots)
-        check_blocks(self.pool, running)
-        self._under_way.check_integrity(running)
+        check_blocks(self.pool, self.running.values())
+        self._under_way.check_integrity(self.running.values())
         self.waiting.check_integrity()
 
     def _by_need(self, now: float) -> Generator[tuple[Request, Match | None]]:
@@ -276,27 +269,3 @@ class Scheduler:
         if request.sampling.prompt_logprobs is not None:
             return NO_MATCH
         return self.pool.match(request.prompt, request.hashes, request.root, len(request.prompt) - 1)
-
-    def _publish(self, request: Request) -> None:
-        """Make the blocks matchable that a step completed."""
-        size = self.pool.block_size
-        before = request.published
-        while (request.published + 1) * size <= request.computed:
-            index = request.published
-            content = request.tokens[index * size : (index + 1) * size]
-            parent = request.hashes[index - 1] if index else request.root
-            if index == len(request.hashes):
-                request.hashes.append(self.pool.extend_hash(parent, content))
-            if (index + 1) * size <= len(request.prompt) and self.pool.was_evicted(request.hashes[index]):
-                self.recomputed_evicted += size
-            self.pool.publish(request.blocks[index], request.hashes[index], parent, content)
-            request.published += 1
-        self._under_way.end(request, request.hashes[before : request.published], request.published * size)
-
-    def _publish_tail(self, request: Request) -> None:
-        """Make the computed part of the last page matchable, for copying."""
-        start = request.published * self.pool.block_size
-        if request.computed > start:
-            parent = request.hashes[request.published - 1] if request.published else request.root
-            content = request.tokens[start : request.computed]
-            self.pool.publish_partial(request.blocks[request.published], parent, content)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from itertools import takewhile
 
 from aixcoder_serving.engine.request import Request
 
+_OUTDATED = 64  # entries of the heap that may be outdated, beside as many as there are members
+
+_PARKED = -1
+
 
 class WaitingQueue:
-    """Queued and parked requests. All operations are O(log n) or O(1), spread over time."""
+    """Queued and parked requests. All operations are O(log n) or O(1), spread over time; `aged` is as many.
+
+    One that is queued has one entry in the heap; others there are outdated, and skipped when they come up.
+    """
 
     def __init__(self) -> None:
         self._order = 0
-        self._heap: list[tuple[int, int, Request]] = []  # outdated entries are skipped when they come up
-        self._arrivals: deque[Request] = deque()  # those that left are dropped when they come to its head
-        self._parked: dict[bytes, list[Request]] = {}
-        self._members: set[Request] = set()
+        self._heap: list[tuple[int, int, Request]] = []
+        self._members: dict[Request, int] = {}  # by arrival; with the order of its entry in the heap, or `_PARKED`
+        self._parked: dict[bytes, dict[Request, None]] = {}
 
     def __len__(self) -> int:
         return len(self._members)
@@ -30,24 +36,22 @@ class WaitingQueue:
 
     def add(self, request: Request, uncached: int) -> None:
         """Queue a request that has `uncached` tokens to compute."""
-        self._members.add(request)
-        self._arrivals.append(request)
         self._push(request, uncached)
 
     def remove(self, request: Request) -> None:
         """Take a request out: it runs now, or it is gone."""
-        self._members.discard(request)
+        del self._members[request]
         if request.parked_on is not None:
-            self._unpark(request)
+            block, request.parked_on = request.parked_on, None
+            del self._parked[block][request]
+            if not self._parked[block]:
+                del self._parked[block]
+        self._drop_outdated()
 
     def aged(self, before: float) -> Iterator[Request]:
         """Those that arrived before then, oldest first; parked ones wait for another one's progress instead."""
-        while self._arrivals and self._arrivals[0] not in self._members:
-            self._arrivals.popleft()
-        for request in list(self._arrivals):
-            if request.arrived > before:
-                return
-            if request in self._members and request.parked_on is None:
+        for request in list(takewhile(lambda request: request.arrived <= before, self._members)):
+            if self._members.get(request, _PARKED) != _PARKED:
                 yield request
 
     def shortest(self) -> Generator[Request]:
@@ -56,34 +60,61 @@ class WaitingQueue:
         try:
             while self._heap:
                 entry = heapq.heappop(self._heap)
-                request = entry[2]
-                if request in self._members and request.parked_on is None and request.uncached == entry[0]:
+                if self._current(entry):
                     taken.append(entry)
-                    yield request
+                    yield entry[2]
         finally:
             for entry in taken:
-                if entry[2] in self._members and entry[2].parked_on is None:
+                if self._current(entry):
                     heapq.heappush(self._heap, entry)
 
     def park(self, request: Request, block: bytes) -> None:
         """Hold a request until `wake(block)`."""
         request.parked_on = block
-        self._parked.setdefault(block, []).append(request)
+        self._members[request] = _PARKED
+        self._parked.setdefault(block, {})[request] = None
 
-    def wake(self, block: bytes) -> None:
-        """The block is there, or will not come: those that waited for it are in the queue again."""
-        for request in self._parked.pop(block, ()):
+    def parked(self, block: bytes) -> Iterable[Request]:
+        """Those that wait for the block."""
+        return self._parked.get(block, ())
+
+    def wake(self, block: bytes, cached: int) -> bool:
+        """The block is there, or will not come: those that waited for it are in the queue again.
+
+        The first `cached` tokens of each can be found. Whether there was any.
+        """
+        woken = self._parked.pop(block, ())
+        for request in woken:
             request.parked_on = None
-            self._push(request, request.uncached)
+            self._push(request, len(request.prompt) - cached)
+        return bool(woken)
 
-    def _unpark(self, request: Request) -> None:
-        block, request.parked_on = request.parked_on, None
-        if block is not None:
-            self._parked[block].remove(request)
-            if not self._parked[block]:
-                del self._parked[block]
+    def check_integrity(self) -> None:
+        """Raise RuntimeError unless each member is either parked or has its place in the heap."""
+        current = {entry[2] for entry in self._heap if self._current(entry)}
+        parked = {request: block for block, requests in self._parked.items() for request in requests}
+        for request, order in self._members.items():
+            if (order == _PARKED) != (request in parked) or request.parked_on != parked.get(request):
+                raise RuntimeError(f"request {request.id} is parked and not listed so, or the other way round")
+            if (request in parked) == (request in current):
+                raise RuntimeError(f"request {request.id} waits, and is not either parked or in the heap")
+        if len(parked) + len(current) != len(self._members):
+            raise RuntimeError(
+                f"{len(parked)} requests are parked, {len(current)} queued and {len(self._members)} wait"
+            )
+
+    def _current(self, entry: tuple[int, int, Request]) -> bool:
+        return self._members.get(entry[2]) == entry[1]
 
     def _push(self, request: Request, uncached: int) -> None:
         request.uncached = uncached
         self._order += 1
+        self._members[request] = self._order
         heapq.heappush(self._heap, (uncached, self._order, request))
+        self._drop_outdated()
+
+    def _drop_outdated(self) -> None:
+        """Else the heap would hold what left it for as long as something shorter always comes."""
+        if len(self._heap) > 2 * len(self._members) + _OUTDATED:
+            self._heap = [entry for entry in self._heap if self._current(entry)]
+            heapq.heapify(self._heap)
