@@ -1,6 +1,7 @@
 import ast
 import asyncio
 import inspect
+import itertools
 import json
 import queue
 import random
@@ -68,18 +69,20 @@ def prompts(vocabulary: Vocabulary) -> list[Prompt]:
 
 @pytest.fixture(scope="session")
 def typing_prompts(vocabulary: Vocabulary) -> list[Prompt]:
-    """200 prompts as editors send them: 20 places in files, at each ten keystrokes that go on from one another."""
+    """200 different ones as editors send them: places in files, at each ten keystrokes that go on from one another."""
     chance = random.Random(5)
-    made = []
-    for place in range(20):
+    made: dict[Prompt, None] = {}  # keystrokes that add white space only give the same prompt again
+    for place in itertools.count():
         module = (queue, sched, textwrap, json.decoder)[place % 4]
         lines = _source(module)
         cut = chance.randrange(5, len(lines) - 5)
         before, line, after = "".join(lines[max(cut - 15, 0) : cut]), lines[cut].rstrip("\n"), lines[cut + 1 : cut + 8]
         for key in range(10):
             typed = line[: len(line) * key // 9]
-            made.append(build(vocabulary, prefix=before + typed, suffix="".join(after), path="a.py", room=400).ids)
-    return made
+            made[build(vocabulary, prefix=before + typed, suffix="".join(after), path="a.py", room=400).ids] = None
+        if len(made) >= 200:
+            break
+    return list(made)[:200]
 
 
 def transformers_greedy(oracle: LlamaForCausalLM, prompt: Sequence[int], answer: Sequence[int]) -> list[int]:
@@ -111,8 +114,11 @@ async def complete(engine: Engine, prompt: Sequence[int], sampling: Sampling, **
     return outcome
 
 
-async def complete_all(engine: Engine, wishes: Sequence[tuple[Sequence[int], Sampling]]) -> list[Outcome]:
-    return await asyncio.gather(*(complete(engine, prompt, sampling) for prompt, sampling in wishes))
+async def complete_all(
+    engine: Engine, wishes: Sequence[tuple[Sequence[int], Sampling]], drafts: Sequence[Sequence[int]] | None = None
+) -> list[Outcome]:
+    each = zip(wishes, drafts or [()] * len(wishes), strict=True)
+    return await asyncio.gather(*(complete(engine, *wish, draft=draft) for wish, draft in each))
 
 
 @pytest.fixture(scope="session")
