@@ -1,9 +1,12 @@
 """Cancelled, refused and failed requests harm nobody else; a lost process or rank is told within two seconds."""
 
 import asyncio
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from aixcoder_serving.fim.vocabulary import Vocabulary
 from tests.component.engine.conftest import TINY, MakeEngine, Prompt, complete
 from tests.component.engine.cores import Core, native_ops
 
+REPOSITORY = Path(__file__).parents[3]
 LONG = Sampling(max_tokens=1500, temperature=1.5, seed=1)  # at random, so that no draft is ever right
 LOST = {
     (False, signal.SIGKILL): r"the engine's process ended \(signal 9\)",
@@ -135,6 +139,24 @@ def test_an_allocation_that_fails_in_a_step(vocabulary: Vocabulary, prompts: lis
     assert core.engine.stats().blocks_used == 0
     assert core.complete(prompts[0], Sampling(max_tokens=8)).ids == expected
     assert core.engine.failure is None
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_an_allocation_that_fails_in_a_step_of_two_ranks(who: int) -> None:
+    """The other rank leaves the step in the middle, and both go on alike."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.component.engine.two_ranks", str(who)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'serving'}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    found = json.loads(done.stdout)
+    (error,) = set(found.pop("errors"))
+    assert f"rank {who}: out of memory, in " in error
+    assert found == {"used": 0, "same": True, "failure": None}
 
 
 def test_a_model_that_computes_nan_fails_that_request_alone(vocabulary: Vocabulary, prompts: list[Prompt]) -> None:
