@@ -260,9 +260,10 @@ def test_other_shapes(tmp_path: Path, changes: dict[str, Any], size: int, ops: s
 @pytest.mark.parametrize("ops", OPS)
 @pytest.mark.parametrize("size", [1, 2])
 def test_bfloat16_is_near(oracle: LlamaForCausalLM, prompts: list[Prompt], ops: str, size: int) -> None:
-    """By logits: as near to float32 as transformers' own bfloat16 is, give or take."""
+    """By logits: as near to float32 as transformers' own bfloat16 is, on average and at the worst, give or take."""
     ids = list(prompts[0])[:100]
     expected = reference(oracle, ids)
     theirs = reference(LlamaForCausalLM.from_pretrained(TINY, dtype=torch.bfloat16), ids)
     found = Model(TINY, OPS[ops], size, torch.bfloat16).step([(0, ids, 100, 100)])
     assert 0 < (found - expected).square().mean() < 1.5 * (theirs - expected).square().mean()
+    assert (found - expected).abs().max() < 1.5 * (theirs - expected).abs().max()

@@ -73,13 +73,19 @@ def test_in_company(
     assert all(answer.finish is not None for answer in company)
 
 
-async def test_split_over_two_ranks(
-    make_engine: MakeEngine, prompts: list[Prompt], expected: dict[str, list[int]]
+@pytest.mark.parametrize("size", [2, 4])
+async def test_split_over_ranks(
+    make_engine: MakeEngine, prompts: list[Prompt], expected: dict[str, list[int]], size: int
 ) -> None:
-    engine = make_engine(tensor_parallel_size=2)
-    outcomes = await complete_all(engine, [(prompts[0], _wish(name)) for name in WISHES])
+    """Each wish with a draft that is right, with one that goes wrong and with none."""
+    engine = make_engine(tensor_parallel_size=size)
+    cases = [(name, draft) for name, ids in expected.items() for draft in (ids, [*ids[:4], 5, 6, 7], [])]
+    wishes = [(prompts[0], _wish(name)) for name, _ in cases]
+    outcomes = await complete_all(engine, wishes, [draft for _, draft in cases])
+    accepted = engine.stats().draft_tokens_accepted
     engine.close()
-    assert {name: outcome.ids for name, outcome in zip(WISHES, outcomes, strict=True)} == expected
+    assert [outcome.ids for outcome in outcomes] == [expected[name] for name, _ in cases]
+    assert accepted > sum(map(len, expected.values())) / 2
 
 
 async def test_seeds_differ_and_no_seed_is_a_new_one(engine: EngineClient, prompts: list[Prompt]) -> None:
@@ -105,16 +111,17 @@ def test_logprobs(vocabulary: Vocabulary, exact: LlamaForCausalLM, prompts: list
     expected = torch.log_softmax(logits[len(prompts[0]) - 1 : -1], dim=-1)
     assert [entry.token_id for entry in answer.logprobs] == answer.ids
     for entry, row in zip(answer.logprobs, expected, strict=True):
-        assert entry.logprob == pytest.approx(row[entry.token_id].item(), rel=1e-5, abs=1e-4)
+        assert entry.logprob == pytest.approx(row[entry.token_id].item(), rel=0, abs=1e-4)
         values, ids = row.topk(top) if top else (torch.empty(0), torch.empty(0))
         assert [i for i, _ in entry.top] == ids.tolist()
-        assert [value for _, value in entry.top] == pytest.approx(values.tolist(), rel=1e-5, abs=1e-4)
+        assert [value for _, value in entry.top] == pytest.approx(values.tolist(), rel=0, abs=1e-4)
 
 
 @pytest.mark.parametrize("max_tokens", [0, 3])
 def test_prompt_logprobs(
     vocabulary: Vocabulary, exact: LlamaForCausalLM, prompts: list[Prompt], max_tokens: int
 ) -> None:
+    """The least likely tokens are 1.03e-4 away, hence `rel`; transformers' own float32 is 1.07e-4 away there."""
     core = Core(str(TINY), native_ops(), vocabulary.token_bytes, tokens_a_step=100)
     core.complete(prompts[0], Sampling(max_tokens=1))
     answer = core.complete(prompts[0], Sampling(max_tokens=max_tokens, prompt_logprobs=2))
