@@ -148,7 +148,8 @@ def test_a_lost_rank_is_noticed_by_all(play: Play, size: int, who: int, where: s
     assert found["nobody_left"]
 
 
-def test_a_new_group_works_after_a_loss(play: Play) -> None:
+def test_a_process_that_lost_its_ranks_starts_others(play: Play) -> None:
+    """Nothing of the lost group is in the way of another one. What it counted cannot be: each group maps new memory."""
     assert play("restarted", size=3) == [6.0, 6.0, 6.0]
 
 
