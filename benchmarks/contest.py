@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar, get_args
 
 import torch
@@ -20,6 +22,9 @@ from benchmarks.peers.lines import Load
 Json = dict[str, Any]
 Tell = Callable[[Json], None]
 T = TypeVar("T")
+
+THREADS = "AIXCODER_BENCHMARK_THREADS"
+"""In a driver's environment: for what must be said before anything is imported."""
 
 CACHE_VALUES = 2 * LAYERS * KV_HEADS * HEAD_DIM
 """Numbers that a token's keys and values are."""
@@ -38,7 +43,7 @@ class Contest:
         """Start an engine and let it wait. Its settings go to standard error."""
         with self._guard(peer):
             start = time.monotonic()
-            self._running[peer] = running = Running(peer)
+            self._running[peer] = running = Running(peer, {THREADS: str(options.threads)})
             running.load(options)
             running.pause()
             told = {key: running.loaded.get(key) for key in ("version", "settings")}
@@ -76,6 +81,15 @@ class Contest:
             self._tell({**self.row(peer), "error": str(error)})
             if (running := self._running.pop(peer, None)) is not None:
                 running.end()
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end the benchmark as Ctrl-C does: with all its drivers, of which most are stopped by a signal."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def rotated(peers: Sequence[Peer], by: int) -> list[Peer]:

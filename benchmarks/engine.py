@@ -11,8 +11,8 @@ JSON lines on standard output, progress on standard error. Medians over the repe
 - `tokens_per_s`: all new tokens over the time from submission to the last of them; `ttft_s` and `itl_ms`: medians over
   the requests of a run, of the time to the first token and of the mean time between two;
 - `rss_mb`: peak memory up to this concurrency of all the engine's processes, each less what it has after its imports;
-- `bandwidth`: how often all weights can be summed in a second by the same threads. A step need not read the embedding
-  table, of which it takes one row: `decode_tokens_per_s` is without it;
+- `bandwidth`: how often all weights can be summed in a second by as many threads, between the engines' turns. A step
+  need not read the embedding table, of which it takes one row: `decode_tokens_per_s` is without it;
 - an engine that can not be installed, does not load or fails has `error` instead, and the others go on.
 """
 
@@ -33,7 +33,17 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.checkpoint import VOCABULARY, Dtype, random_weights
-from benchmarks.contest import Contest, Json, Tell, arguments_of, cache_bytes, label, progress, rotated, tell
+from benchmarks.contest import (
+    Contest,
+    Tell,
+    arguments_of,
+    cache_bytes,
+    end_on_sigterm,
+    label,
+    progress,
+    rotated,
+    tell,
+)
 from benchmarks.peer import Peer, PeerFailed, Running
 from benchmarks.peers.lines import Load, Request, Result
 from benchmarks.summary import summarise
@@ -82,16 +92,19 @@ def prompts(count: int, length: int, output_tokens: int, rng: random.Random) -> 
     ]
 
 
-def bandwidth(model: Path, threads: int, repeats: int) -> Json:
-    """Read all weights, as often as told; the same bytes are summed as float32 whatever they are."""
-    torch.set_num_threads(threads)
-    tensors = {name: tensor.view(torch.float32) for name, tensor in load_file(model / "model.safetensors").items()}
-    rest = [tensor for name, tensor in tensors.items() if "embed" not in name]
-    rows = [
-        {"tokens_per_s": _sums_per_s(list(tensors.values())), "decode_tokens_per_s": _sums_per_s(rest)}
-        for _ in range(1 + repeats)
-    ]
-    return summarise(rows[1:])
+class Bandwidth:
+    """Reads all weights; the same bytes are summed as float32 whatever they are."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        torch.set_num_threads(threads)
+        tensors = {name: tensor.view(torch.float32) for name, tensor in load_file(model / "model.safetensors").items()}
+        self._all = list(tensors.values())
+        self._without_embedding = [tensor for name, tensor in tensors.items() if "embed" not in name]
+
+    def measure(self) -> dict[str, float]:
+        """Sum once, after a first time that brings pages and threads in."""
+        _sums_per_s(self._all)
+        return {"tokens_per_s": _sums_per_s(self._all), "decode_tokens_per_s": _sums_per_s(self._without_embedding)}
 
 
 def _sums_per_s(tensors: Sequence[torch.Tensor]) -> float:
@@ -121,9 +134,8 @@ def load_options(arguments: argparse.Namespace, dtype: Dtype, peer: Peer) -> Loa
 
 def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
     """All engines on one data type."""
-    tell(
-        {"bench": "bandwidth", "dtype": dtype, **bandwidth(random_weights(dtype), arguments.threads, arguments.repeats)}
-    )
+    bandwidth = Bandwidth(random_weights(dtype), arguments.threads)
+    read: list[dict[str, float]] = []
     contest = Contest("engine", dtype, tell)
     memory: dict[tuple[Peer, int], float] = {}
     found: dict[tuple[Peer, int], list[dict[str, float]]] = {}
@@ -132,6 +144,7 @@ def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
         for peer in arguments.peers:
             contest.load(peer, load_options(arguments, dtype, peer))
         for repeat in range(1 + arguments.repeats):  # the first is to warm up, and for the memory
+            read.append(bandwidth.measure())  # all engines wait
             for concurrency in arguments.concurrency:
                 for peer in rotated(arguments.peers, repeat):
                     requests = prompts(concurrency, arguments.prompt_tokens, arguments.output_tokens, rng)
@@ -141,6 +154,7 @@ def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
                     elif measured is not None:
                         found.setdefault((peer, concurrency), []).append(measured)
                         progress(f"{repeat}/{arguments.repeats} {label(peer)} at {concurrency}: {json.dumps(measured)}")
+        tell({"bench": "bandwidth", "dtype": dtype, **summarise(read[1:])})
         for peer in arguments.peers:
             for concurrency in arguments.concurrency:
                 measures = found.get((peer, concurrency), [])
@@ -184,6 +198,7 @@ def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> argp
 def main() -> int:
     """Measure and print."""
     arguments = read_arguments(sys.argv[1:], os.environ)
+    end_on_sigterm()
     for dtype in arguments.dtypes:
         compare(arguments, dtype, tell)
     return 0

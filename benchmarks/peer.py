@@ -123,7 +123,10 @@ class Running:
         while "done" not in (message := self._message(deadline)):
             if "request" not in message:
                 raise PeerFailed(f"the driver said {list(message)} in a run")
-            results.append(Result(**message["request"]))
+            try:
+                results.append(Result(**message["request"]))
+            except TypeError as error:
+                raise PeerFailed(f"the driver told of a request what is no result: {error}") from error
             if enough is not None and not stopped and enough(results[-1]):
                 stopped = True
                 self._send({"stop": True})
@@ -202,7 +205,10 @@ class Running:
             raise PeerFailed(f"the driver did not answer in time{self._last_words()}") from None
         if line is None:
             raise PeerFailed(f"the driver is gone{self._last_words()}")
-        message: dict[str, Any] = json.loads(line)
+        try:
+            message: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise PeerFailed(f"the driver wrote a line that is no JSON: {line[:100]!r}") from error
         if "error" in message:
             raise PeerFailed(str(message["error"]))
         return message

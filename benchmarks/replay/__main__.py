@@ -1,6 +1,6 @@
 """How fast recorded typing can be replayed until completions come too late: the headline of this engine.
 
-    python -m benchmarks.replay [--engines ours,vllm,llama.cpp] [--dtypes float32] [--repeats 7] [--seconds 40]
+    python -m benchmarks.replay [--engines ours,vllm,llama.cpp] [--dtypes float32] [--repeats 7] [--play 30]
 
 Six editors type (`benchmarks.replay.trace`): prompts of 1,000 to 2,000 tokens, suffix first, built by our own `fim`;
 seven requests of ten are cancelled by the next key; part of the text is what the model itself proposed. All engines get
@@ -14,13 +14,16 @@ draft: what the editor was shown last, as far as the typing agrees with it.
 
 JSON lines on standard output, progress on standard error. Medians over the repeats, lower quartiles as NAME_q1:
 - `goodput`: the highest speed, as a multiple of the recorded one, at which 95 % of the requests that nobody cancelled
-  have their first line within 500 ms of their key and 99 % have it at all; found by trying speeds to within 5 %;
-- at speed 1, the same load for all: `first_line_p95_ms` of those requests; over keys that only append to a prompt that
-  was computed before, `warm_ttft_p95_ms`, and `recomputed_per_key_p95`, tokens of the prompt that were not taken from
-  the cache; `itl_ms`, the median time between two tokens, which is one decode step;
+  have their first line within 500 ms of their key and 99 % have it at all; found by trying speeds to within 10 %, and 0
+  where an eighth of the recorded speed is too much;
+- at a quarter of the recorded speed, the same load for all: `first_line_p95_ms` of those requests; over keys that only
+  append to a prompt that was computed before, `warm_ttft_p95_ms`, and `recomputed_per_key_p95`, tokens of the prompt
+  that were not taken from the cache; `delivery_ms`, the median time between two deliveries of tokens to a request: it
+  is one step;
 - an engine that can not be installed, does not load or fails has `error` instead, and the others go on.
-Before a replay all caches are emptied and each editor's first prompt is computed. Engines take turns; those that wait
-are stopped by a signal.
+A replay takes `--play` seconds at any speed: as much of the trace as fits, in each repeat from another place on. Before
+it all caches are emptied and each editor's first prompt is computed. A first search, which does not count, finds where
+to begin. Engines take turns; those that wait are stopped by a signal.
 """
 
 from __future__ import annotations
@@ -39,13 +42,23 @@ from aixcoder_serving.fim import prompt
 from aixcoder_serving.fim.vocabulary import Vocabulary
 from benchmarks import editor
 from benchmarks.checkpoint import TINY, Dtype, cache, grown
-from benchmarks.contest import Contest, Tell, arguments_of, cache_bytes, label, progress, rotated, tell
+from benchmarks.contest import (
+    Contest,
+    Tell,
+    arguments_of,
+    cache_bytes,
+    end_on_sigterm,
+    label,
+    progress,
+    rotated,
+    tell,
+)
 from benchmarks.peer import Peer, Running
 from benchmarks.peers.lines import Load
 from benchmarks.prompts import tiny_model
 from benchmarks.replay import trace
 from benchmarks.replay.measure import MAX_TOKENS, Misses, Verdict, latencies, opening, requests, verdict
-from benchmarks.replay.search import highest
+from benchmarks.replay.search import LOW, highest
 from benchmarks.summary import summarise
 
 ENGINES = (
@@ -57,11 +70,15 @@ SEQUENCES = 16
 """Requests at once: an editor can have one that it waits for beside the next one."""
 GRACE_SECONDS = 5.0
 """After the last key of a replay: what is not done then is not served."""
-FIRST_STRIDE, NEXT_STRIDE = 1.5, 1.2
-"""Of a first search, and of one that begins where the last one ended."""
+TOLERANCE = 1.1
+"""Between the speed that is told and one that fails."""
+FIRST_STRIDE, NEXT_STRIDE = 1.5, TOLERANCE
+"""Of the first search, and of one that begins where the last one ended: two plays, mostly."""
+COMMON_SPEED = 0.25
+"""At which all engines' latencies are measured."""
 OPENING_SECONDS = 120.0
-LEAST_SECONDS = 5.0
-"""A shorter trace has no request that is waited for."""
+LEAST_SECONDS = 10.0
+"""A shorter trace, or play at the lowest speed, has hardly a request that is waited for."""
 
 
 def recorded(vocabulary: Vocabulary, seconds: float) -> list[trace.Ask]:
@@ -120,42 +137,43 @@ def load_options(vocabulary: Vocabulary, dtype: Dtype, threads: int) -> Load:
 
 
 class Player:
-    """Plays one trace at one engine, as often as is asked."""
+    """Plays parts of one trace at one engine, as often as is asked."""
 
-    def __init__(self, asks: Sequence[trace.Ask], running: Running, name: str) -> None:
+    def __init__(self, asks: Sequence[trace.Ask], running: Running, name: str, seconds: float, place: float) -> None:
+        """Plays take `seconds` and begin at `place`, a share of what of the trace is not played."""
         self._asks = asks
         self._running = running
         self._name = name
+        self._seconds = seconds
+        self._place = place
 
     def play(self, speed: float, *, to_the_end: bool) -> tuple[Verdict, dict[str, float]]:
         """Replay with the open files cached alone. Unless `to_the_end`, it is over once it can not be good any more."""
-        asked = requests(self._asks, speed)
+        whole = max(ask.at for ask in self._asks)
+        length = min(self._seconds * speed, whole)
+        asks = trace.part(self._asks, (whole - length) * self._place, length)
+        asked = requests(asks, speed)
         self._running.reset()
-        self._running.run(opening(self._asks), OPENING_SECONDS)
+        self._running.run(opening(asks), OPENING_SECONDS)
         limit = max(request.at for request in asked) + GRACE_SECONDS
         ended = self._running.run(asked, limit, None if to_the_end else Misses(asked))
         results = {result.id: result for result in ended}
         judged = verdict(asked, results)
-        found = latencies(self._asks, asked, results) if to_the_end else {}
+        found = latencies(asks, asked, results) if to_the_end else {}
         progress(f"{self._name} at speed {speed:.2f}: {'good' if judged.good else 'too slow'} {judged} {found or ''}")
         return judged, found
 
-    def measure(self, guess: float, stride: float) -> dict[str, float]:
-        """Latencies at speed 1, and goodput."""
-        judged, found = self.play(1.0, to_the_end=True)
-        tried = {1.0: judged.good}
+    def goodput(self, guess: float, stride: float) -> float:
+        """The highest speed that is good."""
 
         def passes(speed: float) -> bool:
-            if speed not in tried:
-                tried[speed] = self.play(speed, to_the_end=False)[0].good
-            return tried[speed]
+            return self.play(speed, to_the_end=False)[0].good
 
-        return {"goodput": highest(passes, guess, stride=stride), **found}
+        return highest(passes, guess, stride=stride, tolerance=TOLERANCE)
 
-
-def measure(asks: Sequence[trace.Ask], peer: Peer, guess: float, stride: float, running: Running) -> dict[str, float]:
-    """One repeat at one engine."""
-    return Player(asks, running, label(peer)).measure(guess, stride)
+    def measure(self, guess: float) -> dict[str, float]:
+        """Latencies at the common speed, and goodput, which was `guess` before."""
+        return {"goodput": self.goodput(guess, NEXT_STRIDE), **self.play(COMMON_SPEED, to_the_end=True)[1]}
 
 
 def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
@@ -166,16 +184,28 @@ def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
     contest = Contest("replay", dtype, tell)
     guesses: dict[Peer, float] = {}
     found: dict[Peer, list[dict[str, float]]] = {}
+
+    def player(peer: Peer, place: float, running: Running) -> Player:
+        return Player(asks, running, label(peer), arguments.play, place)
+
+    def search(peer: Peer, running: Running) -> float:
+        return player(peer, 0.5, running).goodput(1.0, FIRST_STRIDE)
+
+    def measure(peer: Peer, place: float, running: Running) -> dict[str, float]:
+        return player(peer, place, running).measure(guesses[peer])
+
     try:
         for peer in arguments.peers:
             contest.load(peer, load_options(vocabulary, dtype, arguments.threads))
-            contest.turn(peer, lambda running: Player(asks, running, "warm-up").play(1.0, to_the_end=True))
+        for peer in arguments.peers:
+            first = contest.turn(peer, partial(search, peer))
+            guesses[peer] = first or LOW
         for repeat in range(arguments.repeats):
             for peer in rotated(arguments.peers, repeat):
-                guess, stride = (guesses[peer], NEXT_STRIDE) if guesses.get(peer) else (1.0, FIRST_STRIDE)
-                measured = contest.turn(peer, partial(measure, asks, peer, guess, stride))
+                place = repeat / max(arguments.repeats - 1, 1)
+                measured = contest.turn(peer, partial(measure, peer, place))
                 if measured is not None:
-                    guesses[peer] = measured["goodput"]
+                    guesses[peer] = measured["goodput"] or LOW
                     found.setdefault(peer, []).append(measured)
                     progress(f"{repeat + 1}/{arguments.repeats} {label(peer)}: {json.dumps(measured)}")
         for peer, measures in found.items():
@@ -190,11 +220,12 @@ def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> argp
     names = [peer.name for peer in ENGINES]
     parser = arguments_of("benchmarks.replay", __doc__, names, environment)
     parser.add_argument("--seconds", type=float, default=trace.SECONDS, help="of typing, at speed 1")
+    parser.add_argument("--play", type=float, default=30.0, help="seconds that one replay takes")
     arguments = parser.parse_args(words)
     engines = parser.chosen("--engines", arguments.engines, names)
     arguments.dtypes = parser.dtypes(arguments.dtypes)
-    if min(arguments.repeats, arguments.threads) < 1 or arguments.seconds < LEAST_SECONDS:
-        parser.error(f"repeats and threads are at least 1, seconds {LEAST_SECONDS:.0f}")
+    if min(arguments.repeats, arguments.threads) < 1 or min(arguments.seconds, arguments.play) < LEAST_SECONDS:
+        parser.error(f"repeats and threads are at least 1, seconds and play {LEAST_SECONDS:.0f}")
     arguments.peers = [peer for peer in ENGINES if peer.name in engines]
     return arguments
 
@@ -202,6 +233,7 @@ def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> argp
 def main() -> int:
     """Measure and print."""
     arguments = read_arguments(sys.argv[1:], os.environ)
+    end_on_sigterm()
     for dtype in arguments.dtypes:
         compare(arguments, dtype, tell)
     return 0

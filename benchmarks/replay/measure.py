@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from benchmarks.peers.lines import Request, Result
@@ -102,7 +103,7 @@ def warm(asks: Sequence[Ask], asked: Sequence[Request], results: Mapping[int, Re
 
 
 def latencies(asks: Sequence[Ask], asked: Sequence[Request], results: Mapping[int, Result]) -> dict[str, float]:
-    """Times and computed tokens of one replay, all the 95th percentile but for `itl_ms`, a median.
+    """Times and computed tokens of one replay, all the 95th percentile but for `delivery_ms`, a median.
 
     A first line that never came counts as the longest that was waited. What nothing was measured of is left out.
     """
@@ -116,9 +117,5 @@ def latencies(asks: Sequence[Ask], asked: Sequence[Request], results: Mapping[in
     }
     found = {"first_line_p95_ms": 1000 * min(verdict(asked, results).first_line_p95, waited)}
     found |= {name: percentile(values, PERCENT) for name, values in measured.items() if values}
-    between = [
-        1000 * (result.times[-1] - result.times[0]) / (len(result.ids) - result.counts[0])
-        for result in results.values()
-        if result.times and len(result.ids) > result.counts[0]
-    ]
-    return found | ({"itl_ms": median(between)} if between else {})
+    between = [1000 * (later - earlier) for result in results.values() for earlier, later in pairwise(result.times)]
+    return found | ({"delivery_ms": median(between)} if between else {})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-LOW, HIGH = 1 / 16, 64.0
+LOW, HIGH = 1 / 8, 64.0
 
 
-def highest(passes: Callable[[float], bool], guess: float, *, stride: float = 1.5, tolerance: float = 1.05) -> float:
+def highest(passes: Callable[[float], bool], guess: float, *, stride: float, tolerance: float) -> float:
     """The highest speed that passes, to within `tolerance` as a ratio; 0 where even the lowest one does not.
 
     From `guess` it goes up or down by `stride` until a speed that passes lies below one that does not, then tries the

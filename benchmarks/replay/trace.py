@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -80,6 +80,15 @@ def record(vocabulary: Vocabulary, propose: Propose, seed: int = SEED, seconds: 
         rng = random.Random(f"{seed} {module}")
         asks += timed(editor, session(text, layout, propose, rng), vocabulary, rng, seconds)
     return sorted(asks, key=lambda ask: ask.at)
+
+
+def part(asks: Sequence[Ask], start: float, seconds: float) -> list[Ask]:
+    """What is asked in so many seconds from `start` on; times count from there."""
+    return [
+        replace(ask, at=ask.at - start, cancel_at=None if ask.cancel_at is None else ask.cancel_at - start)
+        for ask in asks
+        if start <= ask.at < start + seconds
+    ]
 
 
 def session(text: str, layout: Callable[[str, str], Prompt], propose: Propose, rng: random.Random) -> Iterator[Typed]:

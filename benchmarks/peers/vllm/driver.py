@@ -117,7 +117,7 @@ ENVIRONMENT = ("OMP_NUM_THREADS", "KMP_AFFINITY", "KMP_BLOCKTIME", "KMP_TPAUSE",
 
 def prepared() -> dict[str, str]:
     """The environment it runs best with: Intel's OpenMP, which its worker asks for, bound as it binds its own ranks."""
-    cores = sorted(os.sched_getaffinity(0))[:2]
+    cores = sorted(os.sched_getaffinity(0))[: int(os.environ["AIXCODER_BENCHMARK_THREADS"])]
     return {
         "LD_PRELOAD": str(Path(sys.prefix) / "lib" / "libiomp5.so"),
         "KMP_AFFINITY": f"granularity=fine,explicit,proclist=[{','.join(map(str, cores))}]",

@@ -87,7 +87,7 @@ def test_latencies() -> None:
         3: result(3, 5.0, 5.2, 5.23, cached=90),
     }
     assert latencies(asks, requests(asks, 1.0), results) == pytest.approx(
-        {"first_line_p95_ms": 900.0, "warm_ttft_p95_ms": 200.0, "recomputed_per_key_p95": 10, "itl_ms": 30.0}
+        {"first_line_p95_ms": 900.0, "warm_ttft_p95_ms": 200.0, "recomputed_per_key_p95": 10, "delivery_ms": 30.0}
     )
 
 

@@ -2,10 +2,12 @@ import pytest
 
 from benchmarks.replay.search import HIGH, LOW, highest
 
+TOLERANCE = 1.05
+
 
 @pytest.mark.parametrize("limit", [LOW, 0.3, 0.99, 1.0, 1.7, 12.0, HIGH])
 @pytest.mark.parametrize("guess", [0.001, 0.5, 1.0, 3.0, 1000.0])
-@pytest.mark.parametrize("stride", [1.2, 1.5, 4.0])
+@pytest.mark.parametrize("stride", [TOLERANCE, 1.2, 1.5, 4.0])
 def test_the_highest_speed_that_passes_is_found(limit: float, guess: float, stride: float) -> None:
     tried: list[float] = []
 
@@ -13,29 +15,35 @@ def test_the_highest_speed_that_passes_is_found(limit: float, guess: float, stri
         tried.append(speed)
         return speed <= limit
 
-    found = highest(passes, guess, stride=stride)
-    assert found <= limit < found * 1.05 or found == limit
+    found = highest(passes, guess, stride=stride, tolerance=TOLERANCE)
+    assert found <= limit < found * TOLERANCE * (1 + 1e-9) or found == limit
     assert all(LOW <= speed <= HIGH for speed in tried)
     assert len(tried) == len(set(tried)), "no speed is tried twice"
 
 
 def test_no_speed_passes() -> None:
-    assert highest(lambda _: False, 1.0) == 0.0
+    assert highest(lambda _: False, 1.0, stride=1.5, tolerance=TOLERANCE) == 0.0
 
 
 def test_every_speed_passes() -> None:
-    assert highest(lambda _: True, 1.0) == HIGH
+    assert highest(lambda _: True, 1.0, stride=1.5, tolerance=TOLERANCE) == HIGH
 
 
 def test_a_good_guess_saves_tries() -> None:
     def tries(guess: float, stride: float) -> int:
         tried: list[float] = []
-        highest(lambda speed: tried.append(speed) or speed <= 6.1, guess, stride=stride)  # type: ignore[func-returns-value]
+
+        def passes(speed: float) -> bool:
+            tried.append(speed)
+            return speed <= 6.1
+
+        highest(passes, guess, stride=stride, tolerance=TOLERANCE)
         return len(tried)
 
+    assert tries(6.0, TOLERANCE) == 2, "one that passes and one that does not"
     assert tries(6.0, 1.2) < tries(1.0, 1.5) <= 10
 
 
 def test_luck_ends_the_search_too() -> None:
     answers = iter([True, False, True, False, True, False, False, True] * 8)
-    assert LOW <= highest(lambda _: next(answers), 1.0) <= HIGH
+    assert LOW <= highest(lambda _: next(answers), 1.0, stride=1.5, tolerance=TOLERANCE) <= HIGH

@@ -31,6 +31,13 @@ def test_the_same_seed_types_the_same() -> None:
     assert keys(300) != keys(300, seed=2)
 
 
+def test_a_part_counts_from_its_own_beginning() -> None:
+    asks = [trace.Ask(at, 0, (1,), None if at == 2.0 else at + 0.5, True, False) for at in (0.0, 1.5, 2.0, 3.5, 4.0)]
+    found = trace.part(asks, 1.5, 2.0)
+    assert [(ask.at, ask.cancel_at) for ask in found] == [(0.0, 0.5), (0.5, None)]
+    assert trace.part(asks, 0.0, 9.0) == asks
+
+
 def test_a_part_of_the_keys_comes_from_the_model() -> None:
     typed = keys(2000)
     assert {key.cause for key in typed if key.proposed} >= {"accept", "character"}
@@ -125,7 +132,8 @@ def test_line_ends_and_blanks_are_told_apart(vocabulary: Vocabulary, monkeypatch
     ("words", "sentence"),
     [
         (["--engines", "transformers-cb"], "none of ours, vllm, llama.cpp"),
-        (["--seconds", "1"], "seconds 5"),
+        (["--seconds", "1"], "seconds and play 10"),
+        (["--play", "2"], "seconds and play 10"),
         (["--repeats", "0"], "at least 1"),
     ],
 )
