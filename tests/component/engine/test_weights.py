@@ -1,4 +1,4 @@
-"""What loading takes of memory, measured in a process of its own."""
+"""What loading takes of memory, measured in processes of its own."""
 
 import json
 import subprocess
@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 from aixcoder_serving.engine.linear import parameters
 from aixcoder_serving.engine.memory import weight_bytes
 from aixcoder_serving.engine.shape import read
+from tests.component.engine.conftest import MakeEngine
+from tests.component.engine.cores import native_ops
+from tests.component.processes import ranks
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -74,3 +77,24 @@ def test_the_peak_is_the_shard(model: Path, dtype: str, size: int, rank: int) ->
     shard, peak = weight_bytes(SHAPE, dtype, size, rank), int(done.stdout)
     print(f"{dtype}, rank {rank} of {size}: a shard of {shard / MIB:.1f} MiB, a peak of {peak / MIB:.1f} MiB")
     assert 0.9 * shard < peak < 1.02 * shard + CODE
+
+
+def private_bytes(pid: int) -> int:
+    """Of memory that no other process has."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_cache_takes_what_is_told(make_engine: MakeEngine, size: int) -> None:
+    """All of it from the start, so that no later request can be one too many. Ranks have equal shares."""
+    taken, told = [], []
+    for cache_tokens in (4096, 65536):
+        engine = make_engine(tensor_parallel_size=size, cache_tokens=cache_tokens)
+        assert engine.pid is not None
+        taken.append(sum(map(private_bytes, ranks(engine.pid))))
+        told.append(size * native_ops().cache_bytes(5, engine.stats().blocks_total, 8 // size, 16))
+        engine.close()
+    print(f"{taken[1] - taken[0]} bytes more, {told[1] - told[0]} told")
+    assert told[1] == 65536 * 2 * 5 * 8 * 16 * 4
+    assert taken[1] - taken[0] == pytest.approx(told[1] - told[0], rel=0.1)
