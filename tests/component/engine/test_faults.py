@@ -241,7 +241,7 @@ async def test_the_engine_does_not_outlive_its_client(tmp_path: Path) -> None:
         "e.load(); print(e.pid, flush=True); time.sleep(600)\n"
     )
     process = await asyncio.create_subprocess_exec(
-        *("python", "-c", program, str(TINY)), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", program, str(TINY)), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     pid = int(await process.stdout.readline())
