@@ -8,7 +8,8 @@ from aixcoder_serving.engine.cost import Cost
 from aixcoder_serving.engine.engine import EngineCore
 from aixcoder_serving.engine.interface import EngineSettings, Finish, Sampling
 from aixcoder_serving.engine.messages import Output
-from tests.unit.engine.simulated_ranks import VOCABULARY, SimulatedRanks
+from aixcoder_serving.engine.stops import Ending
+from tests.unit.engine.simulated_ranks import VOCABULARY, SimulatedRanks, completion
 
 LINEAR = Cost(floor=1.0, base=0.5, per_token=0.1, per_read=0.0)
 BYTES = tuple(bytes([97 + i]) for i in range(VOCABULARY))
@@ -24,14 +25,21 @@ class Answer:
 class Bench:
     """An engine over simulated ranks with a clock of its own: 10 ms a step."""
 
-    def __init__(self, blocks: int = 64, slots: int = 4, budget_ms: float = 5.0, **options: Any) -> None:
+    def __init__(
+        self,
+        blocks: int = 64,
+        slots: int = 4,
+        budget_ms: float = 5.0,
+        token_bytes: Sequence[bytes] = BYTES,
+        **options: Any,
+    ) -> None:
         settings = EngineSettings(
             "", max_concurrent_sequences=slots, block_size=16, step_budget_ms=budget_ms, **options
         )
         self.now = 0.0
         self.ranks = SimulatedRanks(blocks, settings.block_size, slots)
         self.engine = EngineCore(
-            settings, BYTES, self.ranks, blocks=blocks, cost=LINEAR, most_tokens=64, clock=lambda: self.now
+            settings, token_bytes, self.ranks, blocks=blocks, cost=LINEAR, most_tokens=64, clock=lambda: self.now
         )
         self.answers: dict[int, Answer] = {}
 
@@ -68,6 +76,19 @@ class Bench:
             assert answer.error is None, "nothing comes after the end"
             answer.ids += output.token_ids
             answer.finish, answer.error = output.finish, output.error
+
+
+def alone(prompt: Sequence[int], sampling: Sampling, token_bytes: Sequence[bytes] = BYTES) -> tuple[list[int], Finish]:
+    """What a request gets with no other one there, no cache and no draft."""
+    ending = Ending(sampling, token_bytes)
+    tokens = completion(
+        prompt, sampling.seed or 0, sampling.max_tokens, stop_ids=sampling.stop_ids, min_tokens=sampling.min_tokens
+    )
+    for count, token in enumerate(tokens, 1):
+        verdict = ending.push(token, 0)
+        if verdict is not None:
+            return tokens[:count], Finish(verdict.reason, count, verdict.trim_bytes)
+    raise AssertionError("max_tokens ends it")
 
 
 def ids(length: int, start: int = 0) -> list[int]:

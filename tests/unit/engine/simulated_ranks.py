@@ -3,9 +3,9 @@
 A cache that holds anything else than it should gives other tokens than `completion`, the same arithmetic without cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from aixcoder_serving.engine.plan import Plan, Sampled, StepResult, Work
+from aixcoder_serving.engine.plan import Admission, Plan, Sampled, StepResult, Work
 
 VOCABULARY = 11
 EMPTY = -1
@@ -18,17 +18,23 @@ def _mix(state: int, token: int) -> int:
     return (state * 1_000_003 + token * 7919 + 12345) % (2**61 - 1)
 
 
-def _token(state: int, seed: int) -> int:
-    return (state >> 7 ^ seed) % VOCABULARY
+def _token(state: int, seed: int, banned: Collection[int] = ()) -> int:
+    """The first id from a place on that is not banned."""
+    first = (state >> 7 ^ seed) % VOCABULARY
+    while first in banned:
+        first = (first + 1) % VOCABULARY
+    return first
 
 
-def completion(prompt: Sequence[int], seed: int, length: int) -> list[int]:
-    """What the engine must answer, one token at a time and alone."""
+def completion(
+    prompt: Sequence[int], seed: int, length: int, *, stop_ids: Collection[int] = (), min_tokens: int = 0
+) -> list[int]:
+    """What the engine must answer, one token at a time and alone; stop ids end nothing, and come after `min_tokens`."""
     state, made = 0, list[int]()
     for token in prompt:
         state = _mix(state, token)
     for _ in range(length):
-        made.append(_token(state, seed))
+        made.append(_token(state, seed, stop_ids if len(made) < min_tokens else ()))
         state = _mix(state, made[-1])
     return made
 
@@ -41,7 +47,7 @@ class SimulatedRanks:
         self.pages = [[EMPTY] * block_size for _ in range(blocks)]
         self.tables: list[list[int]] = [[] for _ in range(slots)]
         self.tokens: list[list[int]] = [[] for _ in range(slots)]
-        self.seeds = [0] * slots
+        self.admitted: list[Admission | None] = [None] * slots
         self.plans: list[Plan] = []
         self.computed = 0
         self.fault: Exception | None = None
@@ -59,7 +65,7 @@ class SimulatedRanks:
         for admission in plan.admissions:
             self.tables[admission.slot] = []
             self.tokens[admission.slot] = list(admission.prompt)
-            self.seeds[admission.slot] = admission.seed
+            self.admitted[admission.slot] = admission
         for source, target in plan.copies:
             self.pages[target] = list(self.pages[source])
         assert len({work.slot for work in plan.work}) == len(plan.work), "a slot has one work a step"
@@ -91,10 +97,14 @@ class SimulatedRanks:
         if not work.sample:
             return Sampled(())
         made: list[int] = []
+        admission = self.admitted[work.slot]
+        assert admission is not None, "a slot works for the request that was admitted to it"
+        wish, generated = admission.sampling, known - len(admission.prompt)
         for i, state in enumerate(states[work.count - len(work.draft) - 1 :]):
             if state == NOT_A_NUMBER:
                 return Sampled(tuple(made), broken=True)
-            made.append(_token(state, self.seeds[work.slot]))
+            banned = wish.stop_ids if generated + i < wish.min_tokens else ()
+            made.append(_token(state, admission.seed, banned))
             if i < len(work.draft) and made[-1] != work.draft[i]:
                 break
         tokens += made

@@ -3,9 +3,6 @@
 from typing import Any
 
 import pytest
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from aixcoder_serving.engine.interface import EngineClosed, Finish
 from tests.unit.engine.engine_bench import BYTES, Bench, ids
@@ -198,79 +195,3 @@ def test_nothing_to_generate() -> None:
     number = bench.submit(ids(20), 0)
     assert bench.answers[number].finish == Finish("length", 0)
     assert not bench.ranks.plans
-
-
-class Random(RuleBasedStateMachine):
-    """Submissions, cancellations and steps in any order; a family of prompts that share beginnings."""
-
-    requests: Bundle[int] = Bundle("requests")
-
-    @initialize(
-        blocks=st.integers(14, 40),
-        slots=st.integers(1, 5),
-        budget=st.sampled_from([1.0, 3.0, 8.0]),
-        cache=st.booleans(),
-    )
-    def start(self, blocks: int, slots: int, budget: float, cache: bool) -> None:
-        self.bench = Bench(blocks, slots, budget, prefix_caching=cache)
-        self.expected: dict[int, list[int]] = {}
-        self.cancelled: set[int] = set()
-
-    @rule(
-        target=requests,
-        shared=st.integers(0, 90),
-        own=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=30),
-        length=st.integers(1, 60),
-        draft=st.sampled_from(["none", "right", "wrong late", "junk"]),
-        seed=st.integers(0, 1),
-        salt=st.sampled_from(["", "other"]),
-        stop=st.booleans(),
-    )
-    def submit(self, shared: int, own: list[int], length: int, draft: str, seed: int, salt: str, stop: bool) -> int:
-        prompt = ids(shared) + own
-        expected = completion(prompt, seed, length)
-        drafts = {
-            "none": [],
-            "right": expected,
-            "wrong late": [*expected[:-1], (expected[-1] + 1) % VOCABULARY, 5, 5],
-            "junk": [1, 2, 3],
-        }
-        stops = frozenset({4}) if stop else frozenset()
-        number = self.bench.submit(prompt, length, draft=drafts[draft], salt=salt, seed=seed, stop_ids=stops)
-        self.expected[number] = expected[: expected.index(4) + 1] if stop and 4 in expected else expected
-        return number
-
-    @rule(number=consumes(requests))
-    def cancel(self, number: int) -> None:
-        if self.bench.answers[number].finish is None:
-            self.cancelled.add(number)
-        self.bench.cancel(number)
-
-    @rule(steps=st.integers(1, 5))
-    def step(self, steps: int) -> None:
-        for _ in range(steps):
-            self.bench.step()
-
-    @invariant()
-    def answers_are_right_so_far(self) -> None:
-        if not hasattr(self, "bench"):
-            return
-        for number, answer in self.bench.answers.items():
-            expected = self.expected[number]
-            assert answer.ids == expected[: len(answer.ids)]
-            assert answer.error is None
-            if answer.finish is not None and number not in self.cancelled:
-                assert answer.ids == expected
-
-    def teardown(self) -> None:
-        if not hasattr(self, "bench"):
-            return
-        self.bench.run()
-        self.answers_are_right_so_far()
-        assert all(answer.finish is not None for answer in self.bench.answers.values())
-        stats = self.bench.engine.stats()
-        assert (stats.blocks_used, stats.running, stats.waiting) == (0, 0, 0)
-
-
-TestRandom = Random.TestCase
-TestRandom.settings = hypothesis_settings(max_examples=40, stateful_step_count=30, deadline=None)
