@@ -260,6 +260,28 @@ def test_page_counts_as_used_where_its_duplicate_was() -> None:
     assert allocate(pool, 2) == [second[1], *first]
 
 
+def test_withdrawn_pages_are_found_no_more_whoever_uses_them() -> None:
+    pool = pool_of(8)
+    free, used = cache(pool, "aaaa"), compute(pool, "bbbbcc")
+    pool.withdraw([*free, *used, 7])
+    pool.check_integrity()
+    assert [find(pool, text).tokens for text in ("aaaax", "bbbbccx")] == [0, 0]
+    assert (pool.cached, pool.used) == (0, 2)
+    pool.release(used)
+    pool.check_integrity()
+    assert (pool.cached, pool.used) == (0, 0)
+
+
+def test_page_counts_as_used_where_a_withdrawn_one_was() -> None:
+    pool = pool_of(4)
+    first = compute(pool, "aaaabbbb")
+    pool.withdraw(first[:1])
+    again = cache(pool, "aaaa")
+    assert find(pool, "aaaabbbbz").blocks == (*again, first[1])
+    pool.release(first)
+    pool.check_integrity()  # else the page found now would be evicted before its child
+
+
 def test_tail_that_becomes_a_duplicate_is_matched_no_more() -> None:
     pool = pool_of(4)
     second = compute(pool, "aaa")

@@ -86,6 +86,8 @@ def test_full_page_cannot_become_another() -> None:
         (lambda pool, index: index._parent.__setitem__(4, PAGE), "block 4 is listed as the child"),
         (lambda pool, index: index._duplicates.update({2: None}), "block 2 is a duplicate and published itself"),
         (lambda pool, index: index._duplicates.update({5: None}), "block 5 is a duplicate and not used"),
+        (lambda pool, index: pool._withdrawn.update({0: PAGE}), "block 0 is withdrawn and published, or not used"),
+        (lambda pool, index: pool._withdrawn.update({5: PAGE}), "block 5 is withdrawn and published, or not used"),
     ],
 )
 def test_check_integrity_names_what_is_broken(damage: Callable[..., object], message: str) -> None:
