@@ -89,8 +89,8 @@ _REPEATS = 3
 def measure(run: Callable[[Plan], object], *, budget_ms: float, most: int, max_length: int, block_size: int) -> Cost:
     """Time steps of growing size on an engine that has no request yet; it writes into the first blocks of the cache.
 
-    `most`: the query tokens that a step can hold. Ends at the first size that takes more than the budget, no sooner than
-    at `_SOME`.
+    `most`: the query tokens that a step can hold. Ends at the first size that takes more than the budget, but not
+    before `_SOME`.
     """
 
     def milliseconds(start: int, count: int, drafts: int = 0) -> float:
