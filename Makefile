@@ -2,7 +2,7 @@
 # Caches: $XDG_CACHE_HOME/aixcoder or ~/.cache/aixcoder. `make help` lists the targets and the variables.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit component e2e test-long bench-engine bench-replay generate images cluster-up cluster-down clean
+.PHONY: help demo demo-down test lint unit component e2e test-long bench-engine bench-replay bench-step generate images cluster-up cluster-down clean
 
 # local: a Kubernetes made on this machine. existing: the one that KUBECONFIG names.
 CLUSTER ?= local
@@ -50,6 +50,9 @@ bench-engine: ## Measure the engine beside its peers: tokens a second at 1, 8 an
 
 bench-replay: ## Measure how fast recorded typing can be replayed, beside peers with their caches on; DTYPES=float32 limits
 	$(in_environment) benchmarks.replay
+
+bench-step: ## Measure what a step of the engine costs beside the model's arithmetic
+	$(in_environment) benchmarks.step
 
 generate: ## Write the generated files: the CRD, the chart's copy of it, docs/api-reference.md
 	$(in_environment) scripts generate
