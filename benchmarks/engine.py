@@ -11,6 +11,7 @@ JSON lines on standard output, progress on standard error. Medians over the repe
 - `tokens_per_s`: all new tokens over the time from submission to the last of them; `ttft_s` and `itl_ms`: medians over
   the requests of a run, of the time to the first token and of the mean time between two;
 - `rss_mb`: peak memory up to this concurrency of all the engine's processes, each less what it has after its imports;
+  beside it, for ours, `weights_and_cache_mb`: what weights and cache of all ranks take by arithmetic;
 - `bandwidth`: how often all weights can be summed in a second by as many threads, between the engines' turns. A step
   need not read the embedding table, of which it takes one row: `decode_tokens_per_s` is without it;
 - an engine that can not be installed, does not load or fails has `error` instead, and the others go on.
@@ -32,6 +33,8 @@ from statistics import median
 import torch
 from safetensors.torch import load_file
 
+from aixcoder_serving.engine.checkpoint import inspect
+from aixcoder_serving.engine.memory import weight_bytes
 from benchmarks.checkpoint import VOCABULARY, Dtype, random_weights
 from benchmarks.contest import (
     Contest,
@@ -132,6 +135,12 @@ def load_options(arguments: argparse.Namespace, dtype: Dtype, peer: Peer) -> Loa
     )
 
 
+def weights_and_cache_mb(options: Load) -> float:
+    """What our ranks need for their weights and the cache, in 10^6 bytes."""
+    weights = weight_bytes(inspect(options.model).shape, options.dtype, options.tensor_parallel)
+    return (weights + options.cache_tokens * options.cache_bytes) / 1e6
+
+
 def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
     """All engines on one data type."""
     bandwidth = Bandwidth(random_weights(dtype), arguments.threads)
@@ -159,8 +168,11 @@ def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
             for concurrency in arguments.concurrency:
                 measures = found.get((peer, concurrency), [])
                 if len(measures) == arguments.repeats:
-                    rss = round(memory[peer, concurrency])
-                    tell({**contest.row(peer), "concurrency": concurrency, **summarise(measures), "rss_mb": rss})
+                    row = {**contest.row(peer), "concurrency": concurrency, **summarise(measures)}
+                    row["rss_mb"] = round(memory[peer, concurrency])
+                    if peer.project is None:
+                        row["weights_and_cache_mb"] = round(weights_and_cache_mb(load_options(arguments, dtype, peer)))
+                    tell(row)
     finally:
         contest.end()
 

@@ -13,7 +13,7 @@ from typing import Any
 from aixcoder_serving.engine.client import EngineClient
 from aixcoder_serving.engine.interface import EngineSettings, Sampling
 from aixcoder_serving.fim.vocabulary import Vocabulary
-from benchmarks.peers.lines import Load, Request, Step, main
+from benchmarks.peers.lines import Load, Request, Step, main, resident_mb
 
 
 def imports_mb() -> float:
@@ -68,7 +68,9 @@ class OurDriver:
 
     ends_lines = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, drafts: bool = True) -> None:
+        """Without `drafts` nothing is guessed ahead, whatever is asked for."""
+        self._drafts = drafts
         self._client: EngineClient | None = None
         self._proposals: Proposals | None = None
         self._eos = 0
@@ -77,6 +79,8 @@ class OurDriver:
     async def load(self, options: Load) -> dict[str, Any]:
         """See `Driver`."""
         vocabulary = Vocabulary.load(options.model)
+        own_mb = resident_mb()
+        drafting = options.drafting and self._drafts
         settings = EngineSettings(
             model_path=options.model,
             device="cpu",
@@ -86,10 +90,10 @@ class OurDriver:
             max_concurrent_sequences=options.sequences,
             cache_tokens=options.cache_tokens,
             prefix_caching=options.prefix_caching,
-            drafting=options.drafting,
+            drafting=drafting,
             threads=options.threads,
         )
-        if options.drafting:
+        if drafting:
             self._proposals = Proposals(
                 lambda text: vocabulary.encode(text).ids, vocabulary.token_bytes, vocabulary.middle
             )
@@ -100,7 +104,8 @@ class OurDriver:
         return {
             "version": version("aixcoder"),
             "settings": told,
-            "imports_mb": await asyncio.to_thread(imports_mb),
+            "imports_mb": own_mb,
+            "started_imports_mb": await asyncio.to_thread(imports_mb),
         }
 
     async def stream(self, request: Request) -> AsyncGenerator[Step, None]:
@@ -138,4 +143,4 @@ class OurDriver:
 
 
 if __name__ == "__main__":
-    main(OurDriver())
+    main(OurDriver(drafts="no-drafts" not in sys.argv[1:]))

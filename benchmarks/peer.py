@@ -98,7 +98,7 @@ class Running:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._imports_mb = 0.0
+        self._imports_mb = self._started_imports_mb = 0.0
         self.loaded: dict[str, Any] = {}
 
     def load(self, options: Load) -> None:
@@ -106,6 +106,7 @@ class Running:
         self._send({"load": asdict(options)})
         self.loaded = self._answer("loaded", LOAD_SECONDS)
         self._imports_mb = float(self.loaded.get("imports_mb", 0.0))
+        self._started_imports_mb = float(self.loaded.get("started_imports_mb", self._imports_mb))
 
     def reset(self) -> None:
         """Forget cached prompts."""
@@ -144,13 +145,17 @@ class Running:
     def memory_mb(self) -> float:
         """What all its processes took beside their imports, in 10^6 bytes.
 
-        Of a process that was started as a program: the most it had, less what the driver had after its imports. One
-        that was only forked shares those with its parent: what it has alone now.
+        Of a process that was started as a program: the most it had, less what it had after its imports. One that was
+        only forked shares those with its parent: what it has alone now. Memory that ranks share counts once, for the
+        first of them.
         """
-        return sum(
-            alone_mb(process.pid) if forked(process.pid) else max(0.0, peak_mb(process.pid) - self._imports_mb)
-            for process in self.processes()
-        )
+
+        def mb(pid: int) -> float:
+            if forked(pid):
+                return alone_mb(pid)
+            return max(0.0, peak_mb(pid) - (self._imports_mb if pid == self._process.pid else self._started_imports_mb))
+
+        return sum(mb(process.pid) for process in self.processes())
 
     def processes(self) -> set[Process]:
         """The driver and all that descends from it."""

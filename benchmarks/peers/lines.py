@@ -102,7 +102,10 @@ class Driver(Protocol):
     ends_lines: bool
 
     async def load(self, options: Load) -> dict[str, Any]:
-        """Load; gives `version` and `settings`, and `imports_mb`: see `resident_mb`."""
+        """Load; gives `version` and `settings`, and `imports_mb`: `resident_mb` after its imports, tokenizer included.
+
+        `started_imports_mb`: the same of the programs that it started, where that is another number.
+        """
         ...
 
     def stream(self, request: Request) -> AsyncGenerator[Step, None]:

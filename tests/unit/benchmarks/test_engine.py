@@ -2,10 +2,11 @@ import random
 
 import pytest
 
+from benchmarks.checkpoint import TINY
 from benchmarks.contest import rotated
-from benchmarks.engine import ENGINES, measure, prompts, read_arguments
+from benchmarks.engine import ENGINES, measure, prompts, read_arguments, weights_and_cache_mb
 from benchmarks.peer import PeerFailed
-from benchmarks.peers.lines import Result
+from benchmarks.peers.lines import Load, Result
 from benchmarks.summary import lower_quartile, percentile, significant, summarise
 
 
@@ -116,3 +117,12 @@ def test_a_summary_has_the_lower_quartile_beside_the_median() -> None:
 )
 def test_digits(value: float, expected: float) -> None:
     assert significant(value, 4) == expected
+
+
+def test_weights_and_cache_by_arithmetic() -> None:
+    one, two = (
+        weights_and_cache_mb(Load(str(TINY), "bfloat16", ranks, 2, 1, 64, 1000, 4096, False, False)) for ranks in (1, 2)
+    )
+    file = (TINY / "model.safetensors").stat().st_size / 1e6
+    assert one == pytest.approx(file + 4.096, rel=0.01)
+    assert one < two < one * 1.01, "each rank has all norms"
