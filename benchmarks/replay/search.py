@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 
 LOW, HIGH = 1 / 8, 64.0
+ROUNDING = 1e-9
+"""A stride as wide as the tolerance ends the search, however it was rounded."""
 
 
 def highest(passes: Callable[[float], bool], guess: float, *, stride: float, tolerance: float) -> float:
@@ -35,7 +37,7 @@ def highest(passes: Callable[[float], bool], guess: float, *, stride: float, tol
         else:
             return 0.0
         passed = speed
-    while failed / passed > tolerance:
+    while failed / passed > tolerance * (1 + ROUNDING):
         speed = math.sqrt(passed * failed)
         if passes(speed):
             passed = speed

@@ -41,6 +41,7 @@ def test_a_good_guess_saves_tries() -> None:
         return len(tried)
 
     assert tries(6.0, TOLERANCE) == 2, "one that passes and one that does not"
+    assert all(tries(6.1 / (1 + n / 2500), TOLERANCE) == 2 for n in range(1, 100)), "however a stride is rounded"
     assert tries(6.0, 1.2) < tries(1.0, 1.5) <= 10
 
 
