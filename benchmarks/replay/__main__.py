@@ -1,6 +1,6 @@
 """How fast recorded typing can be replayed until completions come too late: the headline of this engine.
 
-    python -m benchmarks.replay [--engines ours,vllm,llama.cpp] [--dtypes float32] [--repeats 7] [--play 30]
+    python -m benchmarks.replay [--engines ours,vllm,llama.cpp] [--dtypes float32] [--repeats 7] [--play 20]
 
 Six editors type (`benchmarks.replay.trace`): prompts of 1,000 to 2,000 tokens, suffix first, built by our own `fim`;
 seven requests of ten are cancelled by the next key; part of the text is what the model itself proposed. All engines get
@@ -10,7 +10,8 @@ are the same for every engine.
 
 A request is done with its first line that is not blank, at the end of text, or after 48 tokens. Our engine ends it
 there by itself; for the others the client closes it, as a gateway in front of them would have to. Ours alone takes a
-draft: what the editor was shown last, as far as the typing agrees with it.
+draft: what the editor was shown last, as far as the typing agrees with it. Measured where --engines names them:
+`ours-no-drafts`, without those and without drafts from the prompt, and `vllm-ngram`, vLLM with drafts from the prompt.
 
 JSON lines on standard output, progress on standard error. Medians over the repeats, lower quartiles as NAME_q1:
 - `goodput`: the highest speed, as a multiple of the recorded one, at which 95 % of the requests that nobody cancelled
@@ -21,9 +22,14 @@ JSON lines on standard output, progress on standard error. Medians over the repe
   that were not taken from the cache; `delivery_ms`, the median time between two deliveries of tokens to a request: it
   is one step;
 - an engine that can not be installed, does not load or fails has `error` instead, and the others go on.
-A replay takes `--play` seconds at any speed: as much of the trace as fits, in each repeat from another place on. Before
-it all caches are emptied and each editor's first prompt is computed. A first search, which does not count, finds where
-to begin. Engines take turns; those that wait are stopped by a signal.
+A replay takes `--play` seconds at any speed: as much of the trace as fits, but five seconds of it, in which some twenty
+requests are waited for. An engine's turn begins with an empty cache, in each repeat at another place of the trace, and
+each of its replays goes on where the last one ended, as typing does; before each the editors' first prompts are
+computed, which the cache has mostly. So a turn computes cold prompts once, not in each replay.
+
+A first search in wide strides, which does not count, finds where to begin. Then a turn begins at the speed that the
+last one ended with and goes up or down by a tenth, until one that is good lies below one that is not: two replays,
+mostly. A replay that can not be good any more is over. Engines take turns; those that wait are stopped by a signal.
 """
 
 from __future__ import annotations
@@ -65,20 +71,24 @@ ENGINES = (
     Peer("ours", None, "benchmarks/ours.py", pausable=False),
     Peer("vllm", "vllm", "benchmarks/peers/vllm/driver.py"),
     Peer("llama.cpp", "llamacpp", "benchmarks/peers/llamacpp/server.py"),
+    Peer("ours-no-drafts", None, "benchmarks/ours.py", ("no-drafts",), pausable=False),
+    Peer("vllm-ngram", "vllm", "benchmarks/peers/vllm/driver.py", ("ngram",)),
 )
+USUAL = "ours,vllm,llama.cpp"
 SEQUENCES = 16
 """Requests at once: an editor can have one that it waits for beside the next one."""
 GRACE_SECONDS = 5.0
 """After the last key of a replay: what is not done then is not served."""
 TOLERANCE = 1.1
 """Between the speed that is told and one that fails."""
+FIRST_GUESS = 0.5
 FIRST_STRIDE, NEXT_STRIDE = 1.5, TOLERANCE
-"""Of the first search, and of one that begins where the last one ended: two plays, mostly."""
+"""Of the first search, and of one that begins where the last one ended."""
 COMMON_SPEED = 0.25
 """At which all engines' latencies are measured."""
 OPENING_SECONDS = 120.0
-LEAST_SECONDS = 10.0
-"""A shorter trace, or play at the lowest speed, has hardly a request that is waited for."""
+LEAST_SECONDS = 5.0
+"""Of the trace: fewer requests that are waited for say nothing of one in twenty."""
 
 
 def recorded(vocabulary: Vocabulary, seconds: float) -> list[trace.Ask]:
@@ -137,23 +147,22 @@ def load_options(vocabulary: Vocabulary, dtype: Dtype, threads: int) -> Load:
 
 
 class Player:
-    """Plays parts of one trace at one engine, as often as is asked."""
+    """One engine's turn: part after part of one trace, at the speeds that are asked for."""
 
     def __init__(self, asks: Sequence[trace.Ask], running: Running, name: str, seconds: float, place: float) -> None:
-        """Plays take `seconds` and begin at `place`, a share of what of the trace is not played."""
+        """Plays take `seconds`; the first one begins at `place`, a share of the trace. Empties the engine's cache."""
         self._asks = asks
+        self._whole = max(ask.at for ask in asks)
         self._running = running
         self._name = name
         self._seconds = seconds
-        self._place = place
+        self._at = self._whole * place
+        running.reset()
 
     def play(self, speed: float, *, to_the_end: bool) -> tuple[Verdict, dict[str, float]]:
-        """Replay with the open files cached alone. Unless `to_the_end`, it is over once it can not be good any more."""
-        whole = max(ask.at for ask in self._asks)
-        length = min(self._seconds * speed, whole)
-        asks = trace.part(self._asks, (whole - length) * self._place, length)
+        """Replay the next part. Unless `to_the_end`, it is over once it can not be good any more."""
+        asks = self._next(max(self._seconds * speed, LEAST_SECONDS))
         asked = requests(asks, speed)
-        self._running.reset()
         self._running.run(opening(asks), OPENING_SECONDS)
         limit = max(request.at for request in asked) + GRACE_SECONDS
         ended = self._running.run(asked, limit, None if to_the_end else Misses(asked))
@@ -162,6 +171,15 @@ class Player:
         found = latencies(asks, asked, results) if to_the_end else {}
         progress(f"{self._name} at speed {speed:.2f}: {'good' if judged.good else 'too slow'} {judged} {found or ''}")
         return judged, found
+
+    def _next(self, seconds: float) -> list[trace.Ask]:
+        """What follows the last part. Behind the trace's end it begins anew, with an empty cache."""
+        seconds = min(seconds, self._whole)
+        if self._at + seconds > self._whole:
+            self._at = 0.0
+            self._running.reset()
+        self._at += seconds
+        return trace.part(self._asks, self._at - seconds, seconds)
 
     def goodput(self, guess: float, stride: float) -> float:
         """The highest speed that is good."""
@@ -173,7 +191,8 @@ class Player:
 
     def measure(self, guess: float) -> dict[str, float]:
         """Latencies at the common speed, and goodput, which was `guess` before."""
-        return {"goodput": self.goodput(guess, NEXT_STRIDE), **self.play(COMMON_SPEED, to_the_end=True)[1]}
+        _, found = self.play(COMMON_SPEED, to_the_end=True)
+        return {"goodput": self.goodput(guess, NEXT_STRIDE), **found}
 
 
 def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
@@ -189,7 +208,7 @@ def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
         return Player(asks, running, label(peer), arguments.play, place)
 
     def search(peer: Peer, running: Running) -> float:
-        return player(peer, 0.5, running).goodput(1.0, FIRST_STRIDE)
+        return player(peer, 0.0, running).goodput(FIRST_GUESS, FIRST_STRIDE)
 
     def measure(peer: Peer, place: float, running: Running) -> dict[str, float]:
         return player(peer, place, running).measure(guesses[peer])
@@ -202,7 +221,7 @@ def compare(arguments: argparse.Namespace, dtype: Dtype, tell: Tell) -> None:
             guesses[peer] = first or LOW
         for repeat in range(arguments.repeats):
             for peer in rotated(arguments.peers, repeat):
-                place = repeat / max(arguments.repeats - 1, 1)
+                place = repeat / arguments.repeats
                 measured = contest.turn(peer, partial(measure, peer, place))
                 if measured is not None:
                     guesses[peer] = measured["goodput"] or LOW
@@ -219,8 +238,9 @@ def read_arguments(words: Sequence[str], environment: Mapping[str, str]) -> argp
     """What to measure; `peers` are the engines. Exits on a wrong argument."""
     names = [peer.name for peer in ENGINES]
     parser = arguments_of("benchmarks.replay", __doc__, names, environment)
+    parser.set_defaults(engines=USUAL)
     parser.add_argument("--seconds", type=float, default=trace.SECONDS, help="of typing, at speed 1")
-    parser.add_argument("--play", type=float, default=30.0, help="seconds that one replay takes")
+    parser.add_argument("--play", type=float, default=20.0, help="seconds that one replay takes")
     arguments = parser.parse_args(words)
     engines = parser.chosen("--engines", arguments.engines, names)
     arguments.dtypes = parser.dtypes(arguments.dtypes)

@@ -65,7 +65,9 @@ class VllmDriver:
 
     ends_lines = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, ngram: bool = False) -> None:
+        """With `ngram` it guesses ahead what stood in the prompt, where it may."""
+        self._ngram = ngram
         self._thread = EngineThread()
         self._engine: Engine | None = None
 
@@ -86,6 +88,8 @@ class VllmDriver:
             "skip_tokenizer_init": True,
             "disable_log_stats": True,
         }
+        if options.drafting and self._ngram:
+            settings["speculative_config"] = NGRAM
         if options.prefix_caching:
             settings["block_size"] = 32  # 128 by default: a key stroke would compute 64 tokens more
 
@@ -112,6 +116,7 @@ class VllmDriver:
         await self._thread.close()
 
 
+NGRAM = {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
 ENVIRONMENT = ("OMP_NUM_THREADS", "KMP_AFFINITY", "KMP_BLOCKTIME", "KMP_TPAUSE", "VLLM_CPU_OMP_THREADS_BIND")
 
 
@@ -136,4 +141,4 @@ def prepared() -> dict[str, str]:
 if __name__ == "__main__":
     if "LD_PRELOAD" not in os.environ:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | prepared())
-    main(VllmDriver())
+    main(VllmDriver(ngram="ngram" in sys.argv[1:]))

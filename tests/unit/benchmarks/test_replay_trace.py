@@ -132,8 +132,8 @@ def test_line_ends_and_blanks_are_told_apart(vocabulary: Vocabulary, monkeypatch
     ("words", "sentence"),
     [
         (["--engines", "transformers-cb"], "none of ours, vllm, llama.cpp"),
-        (["--seconds", "1"], "seconds and play 10"),
-        (["--play", "2"], "seconds and play 10"),
+        (["--seconds", "1"], "seconds and play 5"),
+        (["--play", "2"], "seconds and play 5"),
         (["--repeats", "0"], "at least 1"),
     ],
 )
@@ -141,3 +141,11 @@ def test_a_wrong_argument_is_told(words: list[str], sentence: str, capsys: pytes
     with pytest.raises(SystemExit):
         read_arguments(words, {"DTYPES": "float32"})
     assert sentence in capsys.readouterr().err
+
+
+def test_engines_that_draft_otherwise_are_measured_where_they_are_asked_for() -> None:
+    def names(words: list[str]) -> list[str]:
+        return [peer.name for peer in read_arguments(words, {"DTYPES": "float32"}).peers]
+
+    assert names([]) == ["ours", "vllm", "llama.cpp"]
+    assert names(["--engines", "ours,ours-no-drafts,vllm-ngram"]) == ["ours", "ours-no-drafts", "vllm-ngram"]
