@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,8 @@ def kill_marked(marker: str, *, seconds: float = 30) -> int:
         for process in found:
             with _held(process.pid) as descriptor:
                 if descriptor is not None and _has(process.pid, marker):
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it has ended since
+                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                     killed.add(process.pid)
         if time.monotonic() > deadline:
             names = ", ".join(f"{process.program} ({process.pid})" for process in found)
