@@ -210,10 +210,11 @@ class Running:
             raise PeerFailed(f"the driver did not answer in time{self._last_words()}") from None
         if line is None:
             raise PeerFailed(f"the driver is gone{self._last_words()}")
-        try:
-            message: dict[str, Any] = json.loads(line)
-        except ValueError as error:
-            raise PeerFailed(f"the driver wrote a line that is no JSON: {line[:100]!r}") from error
+        message: dict[str, Any] | None = None
+        with suppress(ValueError):
+            message = json.loads(line)
+        if not isinstance(message, dict):
+            raise PeerFailed(f"the driver wrote a line that is no JSON object: {line[:100]!r}")
         if "error" in message:
             raise PeerFailed(str(message["error"]))
         return message

@@ -6,6 +6,7 @@ import time
 
 ANSWERS = {
     "no json": ["this is no JSON"],
+    "no object": ["5"],
     "a wrong field": ['{"loaded": {}}', '{"request": {"id": 0, "colour": "red"}}'],
     "an error": ['{"loaded": {}}', '{"error": "out of paper"}'],
     "gone": [],

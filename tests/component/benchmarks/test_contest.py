@@ -23,7 +23,8 @@ def run(running: Running) -> list[Result]:
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("no json", "a line that is no JSON: 'this is no JSON"),
+        ("no json", "a line that is no JSON object: 'this is no JSON"),
+        ("no object", "a line that is no JSON object: '5"),
         ("a wrong field", "what is no result"),
         ("an error", "out of paper"),
         ("gone", "the driver is gone"),
