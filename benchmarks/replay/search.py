@@ -13,8 +13,9 @@ ROUNDING = 1e-9
 def highest(passes: Callable[[float], bool], guess: float, *, stride: float, tolerance: float) -> float:
     """The highest speed that passes, to within `tolerance` as a ratio; 0 where even the lowest one does not.
 
-    From `guess` it goes up or down by `stride` until a speed that passes lies below one that does not, then tries the
-    geometric mean of the two. Where passing is a matter of luck, so is the result, within the range of that luck.
+    From `guess` it goes up or down by `stride`, then by its square and so on, until a speed that passes lies below one
+    that does not, then tries the geometric mean of the two. A guess far off costs some tries more, not dozens. Where
+    passing is a matter of luck, so is the result, within the range of that luck.
     """
     speed = min(max(guess, LOW), HIGH)
     if passes(speed):
@@ -23,7 +24,7 @@ def highest(passes: Callable[[float], bool], guess: float, *, stride: float, tol
             speed = min(passed * stride, HIGH)
             if not passes(speed):
                 break
-            passed = speed
+            passed, stride = speed, stride**2
         else:
             return passed
         failed = speed
@@ -33,7 +34,7 @@ def highest(passes: Callable[[float], bool], guess: float, *, stride: float, tol
             speed = max(failed / stride, LOW)
             if passes(speed):
                 break
-            failed = speed
+            failed, stride = speed, stride**2
         else:
             return 0.0
         passed = speed

@@ -43,6 +43,7 @@ def test_a_good_guess_saves_tries() -> None:
     assert tries(6.0, TOLERANCE) == 2, "one that passes and one that does not"
     assert all(tries(6.1 / (1 + n / 2500), TOLERANCE) == 2 for n in range(1, 100)), "however a stride is rounded"
     assert tries(6.0, 1.2) < tries(1.0, 1.5) <= 10
+    assert max(tries(guess, TOLERANCE) for guess in (LOW, 1.0, 20.0, HIGH)) <= 15, "a bad one costs some more"
 
 
 def test_luck_ends_the_search_too() -> None:
