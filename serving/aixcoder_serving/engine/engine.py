@@ -93,7 +93,6 @@ class EngineCore:
             prompt=prompt,
             sampling=sampling,
             seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
-            salt=salt,
             arrived=self._clock(),
             ending=Ending(sampling, self._token_bytes),
             drafter=Drafter(prompt, draft, self._settings.drafting),

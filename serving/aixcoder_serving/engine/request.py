@@ -23,7 +23,6 @@ class Request:
     prompt: tuple[int, ...]
     sampling: Sampling
     seed: int
-    salt: str
     arrived: float
     ending: Ending
     drafter: Drafter

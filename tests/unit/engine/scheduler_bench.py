@@ -41,7 +41,6 @@ class Bench:
             prompt=tokens,
             sampling=wish,
             seed=0,
-            salt="",
             arrived=self.now,
             ending=Ending(wish, ()),
             drafter=Drafter(tokens, draft, enabled=bool(draft)),
