@@ -4,8 +4,8 @@ A step is filled in this order, as far as its budget of milliseconds goes:
 1. each decoding request its one token: nobody's next token waits for anybody's prompt;
 2. prompts, chunk by chunk: those that have not moved for `AGE_SECONDS` first, then the fewest tokens left. A waiting
    request gets a slot with its first chunk, where the blocks for its prompt and all of `max_tokens` can be reserved, so
-   that what has started always ends. While others get tokens, prompts take no more than half of a step: a long one
-   beside them costs each as much again, not the whole budget;
+   that what has started always ends. While others get tokens, prompts take no more than half of a step, or their share
+   by heads: a long one beside them costs each as much again, not the whole budget;
 3. drafts, with what is left.
 
 A request whose next block is being computed by another one is parked, see `under_way`.
@@ -36,7 +36,8 @@ BEYOND_FLOOR = 1.25
 """The least budget, in steps of one token."""
 
 WITH_PROMPTS = 2.0
-"""A step that gives tokens takes at most as often the time of what gives them: the rest is for other prompts."""
+"""A step that gives tokens takes this many times the time of what gives them: the rest is for other prompts. It takes
+longer where more wait for a first token than for a next one: then each of all has the same share of it."""
 
 MOST_ROWS = 256
 """Rows of logits in one step, drafts included: a row is as wide as the vocabulary."""
@@ -89,11 +90,13 @@ class Scheduler:
             room.take(request.computed, 1, 1)
             urgent.take(request.computed, 1, 1)
 
+        everybody = len(self.waiting) + len(self.running)
         least = self.pool.block_size  # however full the step is, the most urgent prompt moves by a block
         with closing(self._by_need(now)) as candidates:
             for request, match in candidates:
                 rows = request.sampling.prompt_logprobs is not None
-                room.budget = min(step_ms, urgent.milliseconds * WITH_PROMPTS) if sampling else step_ms
+                if sampling:
+                    room.budget = min(step_ms, urgent.milliseconds * max(WITH_PROMPTS, everybody / len(sampling)))
                 if max(room.left(request.computed, with_rows=rows), least) == 0:
                     break
                 if match is not None:

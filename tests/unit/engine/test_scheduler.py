@@ -60,6 +60,16 @@ def test_beside_what_gives_a_token_prompts_take_as_long_again() -> None:
     assert bench.counts() == {first: 1, key: 12, long: 13}, "the key gives a token too: 26 ms"
 
 
+def test_many_prompts_have_their_share_by_heads() -> None:
+    bench = Bench(budget=64, cost=TEN_AT_LEAST)
+    first = bench.add(10)
+    assert bench.counts() == {first: 10}
+    longs = [bench.add(1000) for _ in range(3)]
+    assert bench.counts() == {first: 1, longs[0]: 39}, "four times the 10 ms: one of them is the first one's"
+    longs += [bench.add(1000) for _ in range(6)]
+    assert bench.counts() == {first: 1, longs[0]: 63}, "but no more than the budget"
+
+
 def test_a_prompt_alone_takes_the_whole_budget() -> None:
     bench = Bench(budget=64, cost=TEN_AT_LEAST)
     long = bench.add(1000)
