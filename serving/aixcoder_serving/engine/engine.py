@@ -228,16 +228,15 @@ class EngineCore:
 
     def _failed(self, request: Request, message: str) -> Output:
         self._counts["failed"] += 1
-        self._scheduler.remove(request, step_done=False)
-        del self._requests[request.id]
+        self._forget(request, step_done=False)
         return Output(request.id, error=message)
 
     def _end(self, request: Request, finish: Finish) -> Output:
         self._forget(request)
         return Output(request.id, finish=finish)
 
-    def _forget(self, request: Request) -> None:
-        self._scheduler.remove(request)
+    def _forget(self, request: Request, *, step_done: bool = True) -> None:
+        self._scheduler.remove(request, step_done=step_done)
         del self._requests[request.id]
 
     def _time(self, seconds: float) -> None:

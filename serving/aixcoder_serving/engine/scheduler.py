@@ -94,20 +94,23 @@ class Scheduler:
         least = self.pool.block_size  # however full the step is, the most urgent prompt moves by a block
         with closing(self._by_need(now)) as candidates:
             for request, match in candidates:
-                rows = request.sampling.prompt_logprobs is not None
+                all_rows = request.sampling.prompt_logprobs is not None
                 if sampling:
                     room.budget = min(step_ms, urgent.milliseconds * max(WITH_PROMPTS, everybody / len(sampling)))
-                if max(room.left(request.computed, with_rows=rows), least) == 0:
+                affordable = max(room.left(request.computed, with_rows=all_rows), least)
+                if affordable == 0:
                     break
                 if match is not None:
                     self._admit(request, match, admissions, copies)
+                    affordable = max(room.left(request.computed, with_rows=all_rows), least)
                 left = len(request.tokens) - request.computed
-                count = max(min(left, max(room.left(request.computed, with_rows=rows), least)), 1)
+                count = max(min(left, affordable), 1)
+                rows = count if all_rows else int(count == left)
                 least = 0
-                room.take(request.computed, count, count if rows else count == left)
+                room.take(request.computed, count, rows)
                 if count == left:
                     sampling.append((request, count))
-                    urgent.take(request.computed, count, count if rows else 1)
+                    urgent.take(request.computed, count, rows)
                 else:
                     work.append(self._work(request, count, sample=False))
 
