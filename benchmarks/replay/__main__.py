@@ -22,7 +22,7 @@ JSON lines on standard output, progress on standard error. Medians over the repe
   that were not taken from the cache; `delivery_ms`, the median time between two deliveries of tokens to a request: it
   is one step;
 - an engine that can not be installed, does not load or fails has `error` instead, and the others go on.
-A replay takes `--play` seconds at any speed: as much of the trace as fits, but five seconds of it, in which some twenty
+A replay takes `--play` seconds at any speed: as much of the trace as fits, but ten seconds of it, in which some forty
 requests are waited for. An engine's turn begins with an empty cache, in each repeat at another place of the trace, and
 each of its replays goes on where the last one ended, as typing does; before each the editors' first prompts are
 computed, which the cache has mostly. So a turn computes cold prompts once, not in each replay.
@@ -87,7 +87,7 @@ FIRST_STRIDE, NEXT_STRIDE = 1.5, TOLERANCE
 COMMON_SPEED = 0.25
 """At which all engines' latencies are measured."""
 OPENING_SECONDS = 120.0
-LEAST_SECONDS = 5.0
+LEAST_SECONDS = 10.0
 """Of the trace: fewer requests that are waited for say nothing of one in twenty."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+_FIRST = 16  # ids of the typed draft before any was right: all of a long one, wrong, would delay the first token
 _WINDOW = 32  # ids of the typed draft, and generated ones, in which agreement is looked for again
 _LOOKBACK = 16384  # ids that a lookup searches: bounds its time
 _MISSES = 3  # after as many in a row, 2 equal ids are not enough
@@ -74,11 +75,14 @@ class _Typed:
         self._lost_for = _WINDOW
 
     def propose(self, limit: int) -> tuple[int, ...]:
-        """All that is left while the output always agreed, else as much as the agreement since is worth."""
+        """All that is left once the output agrees; less before, and as much as the agreement since is worth after."""
         if self._next is None:
             return ()
-        count = limit if self._agreed is None else min(limit, 4 * self._agreed)
-        return self._ids[self._next : self._next + count]
+        if self._agreed is not None:
+            limit = min(limit, 4 * self._agreed)
+        elif self._next == 0:
+            limit = min(limit, _FIRST)
+        return self._ids[self._next : self._next + limit]
 
     def push(self, generated: Sequence[int]) -> None:
         """Follow the output by its last id."""

@@ -132,8 +132,8 @@ def test_line_ends_and_blanks_are_told_apart(vocabulary: Vocabulary, monkeypatch
     ("words", "sentence"),
     [
         (["--engines", "transformers-cb"], "none of ours, vllm, llama.cpp"),
-        (["--seconds", "1"], "seconds and play 5"),
-        (["--play", "2"], "seconds and play 5"),
+        (["--seconds", "1"], "seconds and play 10"),
+        (["--play", "2"], "seconds and play 10"),
         (["--repeats", "0"], "at least 1"),
     ],
 )
