@@ -1,7 +1,7 @@
 """The engine as its user sees it: an `Engine` whose work is done by a process of its own.
 
-Two threads: one reads what the engine's process tells and watches over it, one writes to it, so that neither a full
-socket nor a long step ever holds up the caller's event loop.
+Three threads: one reads what the engine's process tells, one writes to it, so that neither a full socket nor a long
+step ever holds up the caller's event loop; one watches that it moves, for it may stop in the middle of a message.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class EngineClient:
         self._ids = itertools.count()
         self._outbox: SimpleQueue[ToEngine | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._over = threading.Event()  # the reader has ended
         self._lock = threading.Lock()  # guards what follows, and that nothing is started or queued after the end
         self._handles: dict[int, RequestHandle] = {}
 
@@ -92,7 +93,11 @@ class EngineClient:
             raise
         self._loaded = loaded
         self._stats = loaded.stats
-        for name, work in (("engine-reader", self._read), ("engine-writer", self._write)):
+        for name, work in (
+            ("engine-reader", self._read),
+            ("engine-writer", self._write),
+            ("engine-watch", self._watch),
+        ):
             thread = threading.Thread(target=work, args=(connection,), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -191,13 +196,22 @@ class EngineClient:
         """Hand out what comes, until the engine is lost or closed."""
         try:
             while self._failure is None:  # what comes after a loss is its consequence
-                if connection.poll(_LOOK_SECONDS):
-                    self._take(connection.recv())
-                elif (age := self._heartbeat.age()) > FROZEN_SECONDS:
-                    self._lose(f"the engine's process has not moved for {age:.1f} s")
+                self._take(connection.recv())
         except (EOFError, OSError):
             if not self._closed:
                 self._lose(f"the engine's process ended ({self._end_process()})")
+        except Exception as error:  # whatever it is, nobody would read any more
+            logger.exception("reading what the engine tells")
+            self._lose(f"the engine told what can not be read ({type(error).__name__})")
+        finally:
+            self._over.set()
+
+    def _watch(self, _connection: Connection) -> None:
+        """See that the engine's process moves, until it is lost or closed."""
+        while not self._over.wait(_LOOK_SECONDS):
+            if (age := self._heartbeat.age()) > FROZEN_SECONDS:
+                self._lose(f"the engine's process has not moved for {age:.1f} s")
+                return
 
     def _take(self, message: Stepped) -> None:
         self._stats = message.stats
@@ -217,10 +231,12 @@ class EngineClient:
                 handle.end(output.finish)
 
     def _lose(self, failure: str, patience: float = 0.0) -> None:
-        """No request can succeed any more; called once. The process has `patience` seconds to end by itself."""
-        logger.error("the engine is lost: %s", failure)
+        """No request can succeed any more; the first call counts. The process has `patience` seconds to end itself."""
         with self._lock:
+            if self._failure is not None:
+                return
             self._failure = failure
+        logger.error("the engine is lost: %s", failure)
         self._fail_all(failure)
         self._end_process(patience)
 

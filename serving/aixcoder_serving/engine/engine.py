@@ -85,16 +85,19 @@ class EngineCore:
         self, request_id: int, prompt: tuple[int, ...], sampling: Sampling, draft: tuple[int, ...], salt: str
     ) -> list[Output]:
         """Queue a request that `validate` let through. What it gets without a step is returned."""
+        self._counts["submitted"] += 1
         if sampling.max_tokens == 0 and sampling.prompt_logprobs is None:
             self._counts["completed"] += 1
             return [Output(request_id, finish=Finish("length", 0))]
+        ending = Ending(sampling, self._token_bytes)
+        ending.resume(prompt[len(prompt) - sampling.resumed :])
         request = Request(
             id=request_id,
             prompt=prompt,
             sampling=sampling,
             seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
             arrived=self._clock(),
-            ending=Ending(sampling, self._token_bytes),
+            ending=ending,
             drafter=Drafter(prompt, draft, self._settings.drafting),
             root=self.pool.root(salt),
             hashes=self.pool.hashes(prompt, salt),
@@ -142,6 +145,8 @@ class EngineCore:
             load_percent=100,
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
+            prefill_waiting_ms=self._scheduler.prefill_ms_per_token * self._scheduler.prefill_tokens,
+            prefill_ms_per_token=self._scheduler.prefill_ms_per_token,
             blocks_total=self.pool.total,
             blocks_used=self.pool.used,
             blocks_cached=self.pool.cached,
@@ -246,6 +251,7 @@ class EngineCore:
 
 
 _COUNTERS = (
+    "submitted",
     "completed",
     "cancelled",
     "failed",

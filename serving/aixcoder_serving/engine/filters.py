@@ -36,7 +36,9 @@ def draw_filtered(
     temperatures: (R,) float32, above 0. key: (R,) int64, see `noise.keys`. Waits for the device.
     """
     bounds = _bounds(x, temperatures, wishes, part, collectives)
-    heads = [_Head(rows, x, temperatures, key, bounds, part) for rows in row_blocks(x)]
+    heads = [
+        _Head(rows, x, temperatures, key, bounds, part) for rows in row_blocks(x, part.vocabulary // collectives.size)
+    ]
     sums, drawn, logits = _exchange(heads, collectives)
     limits = [
         wish.top_p * (total if math.isnan(mass) else mass)

@@ -42,6 +42,9 @@ class Sampling:
     `first_line`: end at the first line that has more than white space. `n_indent`: end at the first later line that is
     indented by fewer white space characters. `deadline_ms` counts from submission, queueing included;
     `max_predict_ms` from the first token, and ends nothing before a line end was generated.
+
+    `resumed`: the last tokens of the prompt that are the completion's first ones, generated elsewhere. What ends a
+    completion by its text reads them too; lengths, penalties and seeds begin behind them.
     """
 
     max_tokens: int = 256
@@ -64,6 +67,7 @@ class Sampling:
     n_indent: int = 0
     deadline_ms: float | None = None
     max_predict_ms: float | None = None
+    resumed: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,16 @@ class EngineStats:
 
     `blocks_used` hold running requests, `blocks_cached` are free but still matchable. `prefix_hit_tokens` of
     `prefix_query_tokens` prompt tokens were not computed; `recomputed_evicted` were computed again because evicted.
-    `step_seconds` counts steps by `STEP_SECONDS`, not cumulated.
+    `step_seconds` counts steps by `STEP_SECONDS`, not cumulated. `prefill_waiting_ms`: what is left to compute of all
+    prompts, by the engine's own measure of what a token costs, `prefill_ms_per_token`.
     """
 
     load_percent: int = 0
     running: int = 0
     waiting: int = 0
+    prefill_waiting_ms: float = 0.0
+    prefill_ms_per_token: float = 0.0
+    submitted: int = 0
     completed: int = 0
     cancelled: int = 0
     failed: int = 0

@@ -34,7 +34,7 @@ def _block(
 ) -> list[TokenLogprobs]:
     n = min(max(top), part.vocabulary)
     wanted = torch.tensor(ids, device=x.device)
-    sums = torch.cat([_sums(x[rows], wanted[rows], part) for rows in row_blocks(x)])
+    sums = torch.cat([_sums(x[rows], wanted[rows], part) for rows in row_blocks(x, x.shape[1])])
     gathered = collectives.all_gather(torch.cat((sums, _top(x, n, part)), dim=1)).cpu()
     greatest, total, chosen = gathered[:, :, :3].unbind(-1)
     highest = greatest.amax(0)

@@ -34,12 +34,12 @@ def workspace_bytes(shape: LlamaShape, dtype: str, size: int, tokens: int, rows:
     return layer + logits
 
 
-def require(*, weights: int, available: int, where: str, cache: int = 0, workspace: int = 0) -> None:
+def require(*, weights: int, available: int, where: str, workspace: int = 0) -> None:
     """Raise `LoadFailed` (OutOfMemory) where all of it is more than what is available."""
-    needed = weights + cache + workspace
+    needed = weights + workspace
     if needed <= available:
         return
-    parts = {"the weights": weights, "the cache": cache, "one step": workspace}
+    parts = {"the weights": weights, "one step": workspace}
     told = ", ".join(f"{what} {_gib(count)}" for what, count in parts.items() if count)
     raise LoadFailed(
         "OutOfMemory",

@@ -60,7 +60,7 @@ def add_noise(x: Tensor, temperatures: Tensor, key: Tensor, first: int) -> Itera
     count = x.shape[1]
     # The generator's states for key 0, one for two ids.
     words = torch.arange(first // 2 + 1, (first + count + 1) // 2 + 1, device=x.device).mul_(_GAMMA)
-    for rows in row_blocks(x):
+    for rows in row_blocks(x, x.shape[1]):
         halves = _mix(words + key[rows].unsqueeze(1)).view(torch.int32)
         noise = _to_gumbel(halves)[:, first % 2 :][:, :count]
         yield noise.mul_(temperatures[rows].unsqueeze(1)).add_(x[rows])

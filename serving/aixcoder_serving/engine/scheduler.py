@@ -2,11 +2,13 @@
 
 A step is filled in this order, as far as its budget of milliseconds goes:
 1. each decoding request its one token: nobody's next token waits for anybody's prompt;
-2. prompts, chunk by chunk: those that have not moved for `AGE_SECONDS` first, then the fewest tokens left. A waiting
-   request gets a slot with its first chunk, where the blocks for its prompt and all of `max_tokens` can be reserved, so
-   that what has started always ends. While others get tokens, prompts take no more than half of a step, or their share
-   by heads: a long one beside them costs each as much again, not the whole budget;
-3. drafts, with what is left.
+2. of prompts that have not moved for `AGE_SECONDS`, one block of each that waits, and half of what is left of the step
+   for the one that stood still longest: no more, so that a keystroke need not wait until long ones are done;
+3. prompts, chunk by chunk, the fewest tokens left first. A waiting request gets a slot with its first chunk, where the
+   blocks for its prompt and all of `max_tokens` can be reserved, so that what has started always ends. While others get
+   tokens, prompts take no more than two thirds of a step, or their share by heads: a long one beside them costs each
+   two times as much again, not the whole budget;
+4. drafts, with what is left.
 
 A request whose next block is being computed by another one is parked, see `under_way`.
 """
@@ -29,18 +31,20 @@ from aixcoder_serving.engine.request import Request
 from aixcoder_serving.engine.under_way import UnderWay, urgency
 from aixcoder_serving.engine.waiting import WaitingQueue
 
-AGE_SECONDS = 0.4
-"""A tenth of a second less than the 500 ms that none shall wait for its first chunk: two steps may be under way."""
+AGE_SECONDS = 0.3
+"""Less than the 500 ms that none shall wait for its first chunk: not all that are as old fit into one step."""
 
 BEYOND_FLOOR = 1.25
 """The least budget, in steps of one token."""
 
-WITH_PROMPTS = 2.0
+WITH_PROMPTS = 3.0
 """A step that gives tokens takes this many times the time of what gives them: the rest is for other prompts. It takes
 longer where more wait for a first token than for a next one: then each of all has the same share of it."""
 
 MOST_ROWS = 256
 """Rows of logits in one step, drafts included: a row is as wide as the vocabulary."""
+
+_ALL = 1 << 30  # tokens: as many as there are and fit
 
 _REFUSALS = 4  # requests that may be tried after a shorter one that does not fit into the cache
 _PARKED = 8  # requests that one plan parks, which takes about as long as to admit them; then the next one goes on
@@ -92,27 +96,32 @@ class Scheduler:
 
         everybody = len(self.waiting) + len(self.running)
         least = self.pool.block_size  # however full the step is, the most urgent prompt moves by a block
-        with closing(self._by_need(now)) as candidates:
-            for request, match in candidates:
+        shares: dict[Request, int] = {}  # tokens of prompts in this step
+        with closing(self._by_need(now, room)) as candidates:
+            for request, match, most in candidates:
                 all_rows = request.sampling.prompt_logprobs is not None
+                begun = shares.get(request, 0)
                 if sampling:
                     room.budget = min(step_ms, urgent.milliseconds * max(WITH_PROMPTS, everybody / len(sampling)))
-                affordable = max(room.left(request.computed, with_rows=all_rows), least)
+                affordable = max(room.left(request.computed + begun, with_rows=all_rows), least)
                 if affordable == 0:
                     break
                 if match is not None:
                     self._admit(request, match, admissions, copies)
                     affordable = max(room.left(request.computed, with_rows=all_rows), least)
-                left = len(request.tokens) - request.computed
-                count = max(min(left, affordable), 1)
-                rows = count if all_rows else int(count == left)
+                left = len(request.tokens) - request.computed - begun
+                if left == 0:
+                    continue
+                count = max(min(left, affordable, most), 1)
                 least = 0
-                room.take(request.computed, count, rows)
+                room.take(request.computed + begun, count, count if all_rows else int(count == left))
+                shares[request] = begun + count
                 if count == left:
-                    sampling.append((request, count))
-                    urgent.take(request.computed, count, rows)
-                else:
-                    work.append(self._work(request, count, sample=False))
+                    sampling.append((request, begun + count))
+                    urgent.take(request.computed, begun + count, begun + count if all_rows else 1)
+        for request, count in shares.items():
+            if request.computed + count < len(request.tokens):
+                work.append(self._work(request, count, sample=False))
 
         room.budget = step_ms
         spare_rows = MOST_ROWS - len(sampling)
@@ -170,6 +179,17 @@ class Scheduler:
         self._under_way.end(request, request.hashes[request.published :])
         request.slot, request.blocks, request.reserved = None, [], 0
 
+    @property
+    def prefill_tokens(self) -> int:
+        """Tokens of prompts that are still to be computed."""
+        running = sum(len(r.tokens) - r.computed for r in self.running.values() if not r.decoding)
+        return running + self.waiting.uncached
+
+    @property
+    def prefill_ms_per_token(self) -> float:
+        """What one of them takes, in a step of many."""
+        return self._pace.cost.per_token
+
     def check_integrity(self) -> None:
         """Raise RuntimeError where slots, blocks and requests disagree, between two steps."""
         check_slots(self._free_slots, self.running, self._slots)
@@ -177,18 +197,20 @@ class Scheduler:
         self._under_way.check_integrity(self.running.values())
         self.waiting.check_integrity()
 
-    def _by_need(self, now: float) -> Generator[tuple[Request, Match | None]]:
-        """Requests with a prompt to compute, most urgent first; with what the cache has where they have no slot yet."""
+    def _by_need(self, now: float, room: Room) -> Generator[tuple[Request, Match | None, int]]:
+        """Requests with a prompt to compute, most urgent first, and the tokens of it that they may have at most now.
+
+        With what the cache has where they have no slot yet. Some come twice: for what age gives them, and by size.
+        """
         before = now - AGE_SECONDS
         prefilling = [request for request in self.running.values() if not request.decoding]
-        young = sorted((r for r in prefilling if r.progressed > before), key=urgency, reverse=True)
-        for request in sorted((r for r in prefilling if r.progressed <= before), key=lambda r: r.progressed):
-            yield request, None
+        stood = min((r for r in prefilling if r.progressed <= before), key=lambda r: r.progressed, default=None)
         refusals = parked = 0
         for request in self.waiting.aged(before):
             match = self._admissible(request)
             if match is not None:
-                yield request, match
+                yield request, match, self.pool.block_size
+                prefilling.append(request)
             elif request.parked_on is None:
                 refusals = _REFUSALS  # nobody overtakes it: what ends next makes room for it
                 break
@@ -196,21 +218,24 @@ class Scheduler:
                 parked += 1
                 if parked == _PARKED:
                     break
+        if stood is not None:
+            yield stood, None, max(room.left(stood.computed) // 2, self.pool.block_size)
+        by_size = sorted((r for r in prefilling if r.slot is not None), key=urgency, reverse=True)
         with closing(self.waiting.shortest()) as waiting:
             for request in waiting:
                 if refusals == _REFUSALS or parked == _PARKED or not self._free_slots:
                     break
-                while young and urgency(young[-1]) <= request.uncached:
-                    yield young.pop(), None
+                while by_size and urgency(by_size[-1]) <= request.uncached:
+                    yield by_size.pop(), None, _ALL
                 match = self._admissible(request)
                 if match is not None:
-                    yield request, match
+                    yield request, match, _ALL
                 elif request.parked_on is None:
                     refusals += 1
                 else:
                     parked += 1
-        for request in reversed(young):
-            yield request, None
+        for request in reversed(by_size):
+            yield request, None, _ALL
 
     def _admissible(self, request: Request) -> Match | None:
         """What the cache has for a waiting request, where it can start now.

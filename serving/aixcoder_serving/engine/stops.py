@@ -50,6 +50,14 @@ class Ending:
         self._late_ms: float | None = None  # when max_predict_ms is over, on the caller's clock
         self._line_ended = False
 
+    def resume(self, token_ids: Sequence[int]) -> None:
+        """Read tokens that were generated before, none of which was the last."""
+        for token_id in token_ids:
+            new = self._bytes(token_id)
+            for automaton in self._automata:
+                automaton.scan(new, counts=False)
+            self._line_ended = self._line_ended or b"\n" in new
+
     def push(self, token_id: int, elapsed_ms: float) -> Verdict | None:
         """Take the next token; the verdict if it is the last one.
 

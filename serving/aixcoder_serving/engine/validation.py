@@ -12,6 +12,7 @@ from aixcoder_serving.engine.interface import RequestRefused, Sampling
 _MOST_LOGPROBS = 20
 _GREATEST_BIAS = 100.0
 _GREATEST_PENALTY = 2.0
+_LEAST_REPETITION, _GREATEST_REPETITION = 0.01, 100.0  # beyond, a logit may be no number any more
 
 
 def validate(
@@ -31,6 +32,7 @@ def validate(
         raise RequestRefused("the prompt is empty: give at least one token", "prompt")
     ids = _ids(prompt, "prompt", vocabulary_size), _ids(draft, "draft", vocabulary_size)
     _check_length(len(prompt), sampling.max_tokens, max_length, cache_tokens)
+    _integer("resumed", sampling.resumed, 0, len(prompt) - 1)
     _check_end(sampling)
     _check_choice(sampling, vocabulary_size)
     return ids
@@ -105,8 +107,13 @@ def _check_choice(sampling: Sampling, vocabulary_size: int) -> None:
         penalty = getattr(sampling, name)
         if not -_GREATEST_PENALTY <= penalty <= _GREATEST_PENALTY:
             _refuse(f"{name} is {penalty}: give a number from {-_GREATEST_PENALTY} to {_GREATEST_PENALTY}")
-    if not (math.isfinite(sampling.repetition_penalty) and sampling.repetition_penalty > 0):
-        _refuse(f"repetition_penalty is {sampling.repetition_penalty}: give more than 0; 1 changes nothing")
+    if not _LEAST_REPETITION <= sampling.repetition_penalty <= _GREATEST_REPETITION:
+        _refuse(
+            f"repetition_penalty is {sampling.repetition_penalty}: give a number from {_LEAST_REPETITION} to "
+            f"{_GREATEST_REPETITION:g}; 1 changes nothing"
+        )
+    if sampling.min_tokens and not sampling.ignore_eos and len(sampling.stop_ids) >= vocabulary_size:
+        _refuse("min_tokens forbids the stop ids, which are all ids: give fewer")
     for i, bias in sampling.logit_bias:
         if not 0 <= _id(i, "an id of logit_bias", "sampling") < vocabulary_size:
             _refuse(f"logit_bias names the token id {i}, which is not in 0..{vocabulary_size - 1}")

@@ -25,13 +25,13 @@ class Slice:
     vocabulary: int
 
 
-def row_blocks(x: Tensor) -> Iterator[slice]:
-    """Blocks of the rows of x (R, N) to work on one after the other.
+def row_blocks(x: Tensor, width: int) -> Iterator[slice]:
+    """Blocks of the rows of x (R, N) to work on one after the other; `width` is N, or about it and equal on all ranks.
 
     A processor is faster with numbers that stay in its cache and in memory that it has just used; a GPU wants many at
     once, and its memory has an end.
     """
-    size = _DEVICE_ROWS if x.is_cuda else max(1, _CACHED // max(1, x.shape[1]))
+    size = _DEVICE_ROWS if x.is_cuda else max(1, _CACHED // max(1, width))
     for start in range(0, x.shape[0], size):
         yield slice(start, min(start + size, x.shape[0]))
 

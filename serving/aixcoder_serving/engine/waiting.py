@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Generator, Iterable, Iterator
-from itertools import takewhile
+from itertools import islice
 
 from aixcoder_serving.engine.request import Request
 
 _OUTDATED = 64  # entries of the heap that may be outdated, beside as many as there are members
 
+_LOOKED_AT = 128
+
 _PARKED = -1
 
 
 class WaitingQueue:
-    """Queued and parked requests. All operations are O(log n) or O(1), spread over time; `aged` is as many.
+    """Queued and parked requests. All operations are O(log n) or O(1), spread over time.
 
     One that is queued has one entry in the heap; others there are outdated, and skipped when they come up.
     """
 
     def __init__(self) -> None:
+        self.uncached = 0
+        """Tokens that all members have to compute."""
         self._order = 0
         self._heap: list[tuple[int, int, Request]] = []
         self._members: dict[Request, int] = {}  # by arrival; with the order of its entry in the heap, or `_PARKED`
@@ -36,11 +40,13 @@ class WaitingQueue:
 
     def add(self, request: Request, uncached: int) -> None:
         """Queue a request that has `uncached` tokens to compute."""
+        self.uncached += uncached
         self._push(request, uncached)
 
     def remove(self, request: Request) -> None:
         """Take a request out: it runs now, or it is gone."""
         del self._members[request]
+        self.uncached -= request.uncached
         if request.parked_on is not None:
             block, request.parked_on = request.parked_on, None
             del self._parked[block][request]
@@ -49,8 +55,13 @@ class WaitingQueue:
         self._drop_outdated()
 
     def aged(self, before: float) -> Iterator[Request]:
-        """Those that arrived before then, oldest first; parked ones wait for another one's progress instead."""
-        for request in list(takewhile(lambda request: request.arrived <= before, self._members)):
+        """Those that arrived before then, oldest first; parked ones wait for another one's progress instead.
+
+        The first `_LOOKED_AT` of all: a plan has no room for more.
+        """
+        for request in list(islice(self._members, _LOOKED_AT)):
+            if request.arrived > before:
+                break
             if self._members.get(request, _PARKED) != _PARKED:
                 yield request
 
@@ -86,6 +97,7 @@ class WaitingQueue:
         woken = self._parked.pop(block, ())
         for request in woken:
             request.parked_on = None
+            self.uncached += len(request.prompt) - cached - request.uncached
             self._push(request, len(request.prompt) - cached)
         return bool(woken)
 
@@ -98,6 +110,8 @@ class WaitingQueue:
                 raise RuntimeError(f"request {request.id} is parked and not listed so, or the other way round")
             if (request in parked) == (request in current):
                 raise RuntimeError(f"request {request.id} waits, and is not either parked or in the heap")
+        if self.uncached != sum(request.uncached for request in self._members):
+            raise RuntimeError(f"{self.uncached} tokens are said to wait, which is not what the members have")
         if len(parked) + len(current) != len(self._members):
             raise RuntimeError(
                 f"{len(parked)} requests are parked, {len(current)} queued and {len(self._members)} wait"

@@ -1,18 +1,19 @@
 """The prompt as token ids, built piece by piece.
 
 Suffix first (spm), so that typing only appends:
-  <s> PRE POST {suffix} MIDDLE {path line}{language line}{prefix}
+  <s> PRE POST {suffix} MIDDLE {other files}{path line}{language line}{prefix}
 prefix first (psm):
-  <s> PRE {path line}{language line}{prefix} POST {suffix} MIDDLE
+  <s> PRE {other files}{path line}{language line}{prefix} POST {suffix} MIDDLE
 and without a suffix, plain continuation:
-  <s> {path line}{language line}{prefix}
+  <s> {other files}{path line}{language line}{prefix}
 
-The order is by how seldom a part changes while somebody types: what a key changes comes last, at the cursor. Context
-from other files, once there is some, goes between MIDDLE and the path line, the most volatile of it last.
+The order is by how seldom a part changes while somebody types: what a key changes comes last, at the cursor. Of the
+other files the most volatile ones come last.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,9 @@ from aixcoder_serving.fim import truncate
 from aixcoder_serving.fim.languages import header
 from aixcoder_serving.fim.overlap import rest_of_line
 from aixcoder_serving.fim.vocabulary import Vocabulary
+
+_CONTEXT_SHARE = 4
+"""This part of the room, at most, is for other files."""
 
 
 class NoRoom(ValueError):
@@ -45,6 +49,7 @@ def build(
     suffix: str | None,
     path: str | None = None,
     language: str | None = None,
+    context: Sequence[tuple[str, str]] = (),
     order: Literal["spm", "psm"] = "spm",
     room: int,
     post_process: bool = False,
@@ -54,6 +59,7 @@ def build(
     `suffix` None: no fill in the middle; "" is a suffix like any other. Path and language become comment lines before
     the prefix; they are left out where they would take more than half of the room. `post_process`: the suffix of an spm
     prompt may begin at the next line (`overlap.rest_of_line`); without it, it begins at the cursor, as in training.
+    `context`: path and text of parts of other files; they have a quarter of the room, the last ones first.
     """
     sentinels = 1 if suffix is None else 4
     budget = room - sentinels
@@ -63,10 +69,23 @@ def build(
     truncated = False
     if lines and len(vocabulary.encode(lines).ids) > budget // 2:
         lines, truncated = "", True
+    other, left_out = _other_files(vocabulary, context, budget // _CONTEXT_SHARE)
+    budget -= len(other)
     rest = rest_of_line(suffix) if suffix and post_process and order == "spm" else ""
     before, after, cut = _fit(vocabulary, lines, prefix, (suffix or "")[len(rest) :], budget)
-    ids = _arrange(vocabulary, before, None if suffix is None else after, order)
-    return Prompt(tuple(ids), truncated or cut, rest)
+    ids = _arrange(vocabulary, [*other, *before], None if suffix is None else after, order)
+    return Prompt(tuple(ids), truncated or cut or left_out, rest)
+
+
+def _other_files(vocabulary: Vocabulary, context: Sequence[tuple[str, str]], budget: int) -> tuple[list[int], bool]:
+    """Ids of the last whole parts that have at most `budget` together; and whether any was left out."""
+    ids: list[int] = []
+    for path, text in reversed(context):
+        part = truncate.whole(vocabulary.encode, header(path, None) + text.rstrip("\n") + "\n", budget - len(ids))
+        if part is None:
+            return ids, True
+        ids = part + ids
+    return ids, False
 
 
 def _fit(

@@ -69,7 +69,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "size", "rank"), [("bfloat16", 1, 0), ("float32", 1, 0), ("bfloat16", 2, 1), ("float32", 8, 3)]
+    ("dtype", "size", "rank"), [("bfloat16", 1, 0), ("float32", 1, 0), ("float32", 2, 1), ("float32", 8, 3)]
 )
 def test_the_peak_is_the_shard(model: Path, dtype: str, size: int, rank: int) -> None:
     program = [sys.executable, "-c", MEASURE, str(model), dtype, str(size), str(rank)]
@@ -77,6 +77,7 @@ def test_the_peak_is_the_shard(model: Path, dtype: str, size: int, rank: int) ->
     shard, peak = weight_bytes(SHAPE, dtype, size, rank), int(done.stdout)
     print(f"{dtype}, rank {rank} of {size}: a shard of {shard / MIB:.1f} MiB, a peak of {peak / MIB:.1f} MiB")
     assert 0.9 * shard < peak < 1.02 * shard + CODE
+    assert peak < 1.05 * shard or shard < 200 * MIB, "in a smaller one the code would weigh more than that"
 
 
 def private_bytes(pid: int) -> int:

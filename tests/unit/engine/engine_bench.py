@@ -31,6 +31,8 @@ class Bench:
         slots: int = 4,
         budget_ms: float = 5.0,
         token_bytes: Sequence[bytes] = BYTES,
+        cost: Cost = LINEAR,
+        most_tokens: int = 64,
         **options: Any,
     ) -> None:
         settings = EngineSettings(
@@ -39,7 +41,13 @@ class Bench:
         self.now = 0.0
         self.ranks = SimulatedRanks(blocks, settings.block_size, slots)
         self.engine = EngineCore(
-            settings, token_bytes, self.ranks, blocks=blocks, cost=LINEAR, most_tokens=64, clock=lambda: self.now
+            settings,
+            token_bytes,
+            self.ranks,
+            blocks=blocks,
+            cost=cost,
+            most_tokens=most_tokens,
+            clock=lambda: self.now,
         )
         self.answers: dict[int, Answer] = {}
 

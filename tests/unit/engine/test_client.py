@@ -1,11 +1,15 @@
 """The engine's client where its process and its caller meet at the wrong moment."""
 
 import asyncio
+import os
+import threading
 from multiprocessing import Pipe
 from typing import Any
 
 import pytest
 
+from aixcoder_serving.engine import client as module
+from aixcoder_serving.engine import watchdog
 from aixcoder_serving.engine.client import EngineClient
 from aixcoder_serving.engine.handle import RequestHandle
 from aixcoder_serving.engine.interface import Delta, EngineClosed, EngineSettings, EngineStats, Sampling
@@ -54,3 +58,40 @@ def test_a_loop_that_closes_harms_no_other_request(monkeypatch: pytest.MonkeyPat
     loop.close()
     monkeypatch.setattr(loop, "is_closed", lambda: False)
     made.emit(Delta((1,)))
+
+
+def test_one_that_stands_still_in_the_middle_of_a_message_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "FROZEN_SECONDS", 0.05)
+    client, (ours, engines) = loaded(), Pipe()
+    client._heartbeat.beat()
+    os.write(engines.fileno(), bytes(2))  # of a message's length
+    reader = threading.Thread(target=client._read, args=(ours,))
+    reader.start()
+    client._watch(ours)
+    assert client.failure is not None
+    assert "has not moved" in client.failure
+    engines.close()
+    reader.join(5)
+    assert not reader.is_alive()
+    client.close()
+
+
+def test_what_can_not_be_read_is_a_lost_engine() -> None:
+    client, (ours, engines) = loaded(), Pipe()
+    engines.send_bytes(b"no pickle")
+    client._read(ours)
+    assert client.failure == "the engine told what can not be read (UnpicklingError)"
+    client.close()
+
+
+def test_standing_still_is_noticed_within_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(watchdog, "monotonic", lambda: now)
+    heartbeat = watchdog.Heartbeat()
+    heartbeat.beat()
+    assert heartbeat.age() == 0.0
+    while heartbeat.age() <= module.FROZEN_SECONDS:  # it stopped just after this look
+        now += module._LOOK_SECONDS
+    assert now <= 2.0
+    heartbeat.close()

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from aixcoder_serving.engine.cost import Cost
 from aixcoder_serving.engine.interface import EngineClosed, Finish
-from tests.unit.engine.engine_bench import BYTES, Bench, ids
+from tests.unit.engine.engine_bench import BYTES, LINEAR, Bench, ids
 from tests.unit.engine.simulated_ranks import VOCABULARY, completion
 
 
@@ -112,10 +113,15 @@ def test_a_cancelled_request_is_in_no_later_plan() -> None:
     assert {bench.answers[n].finish.reason for n in (running, prefilling, queued)} == {"cancelled"}  # type: ignore[union-attr]
 
 
-def test_a_typed_through_completion_ends_within_three_steps() -> None:
-    bench = Bench(budget_ms=50.0)
-    expected = completion(ids(30), 0, 40)
-    number = bench.submit(ids(30), 40, draft=expected)
+ON_TWO_CORES = Cost(floor=4.0, base=2.0, per_token=0.33, per_read=0.0, per_row=0.12)
+"""About that of the benchmarks' model, in bfloat16."""
+
+
+@pytest.mark.parametrize(("tokens", "cost"), [(40, LINEAR), (100, ON_TWO_CORES)])
+def test_a_typed_through_completion_ends_within_three_steps(tokens: int, cost: Cost) -> None:
+    bench = Bench(budget_ms=50.0, cost=cost, most_tokens=256)
+    expected = completion(ids(30), 0, tokens)
+    number = bench.submit(ids(30), tokens, draft=expected)
     assert bench.run() <= 3
     assert bench.answers[number].ids == expected
 

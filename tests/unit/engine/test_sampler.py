@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from aixcoder_serving.engine.collectives import OneRank
 from aixcoder_serving.engine.interface import Sampling
 from aixcoder_serving.engine.noise import keys
+from aixcoder_serving.engine.ops import Collectives
 from aixcoder_serving.engine.sampler import BrokenLogits, Choice, Row, Rule, choices, greedy, sample
 from aixcoder_serving.engine.vocabulary import Slice
 from tests.unit.engine.draws import gumbel
@@ -173,6 +174,20 @@ def test_filtered_draws_follow_what_is_left() -> None:
     left = torch.tensor([1, 2, 3, 5])
     expected = n * chances[0, left] / chances[0, left].sum()
     assert float(((counts[left] - expected) ** 2 / expected).sum()) < 21.1
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_whose_slices_differ_work_on_the_same_rows(size: int) -> None:
+    """A power of two and one added token: the last slice is smaller, and its rows are cut as the others' are."""
+    vocabulary, n = 32769, 9
+    logits = torch.randn((n, vocabulary), generator=torch.Generator().manual_seed(0)) * 0.1
+    rows = [Row(Rule(Sampling(temperature=1.0, top_p=0.3), seed=3, prompt_length=1), p) for p in range(1, n + 1)]
+
+    def draw(x: Tensor, part: Slice, collectives: Collectives) -> list[Choice]:
+        return sample(x, rows, part, collectives)
+
+    (alone,) = on_slices(logits, cut(vocabulary, 1), draw)
+    assert on_slices(logits, cut(vocabulary, size), draw) == [alone] * size
 
 
 @pytest.mark.parametrize(("temperature", "likeliest"), [(1e-7, True), (1e-5, True), (1e300, False)])

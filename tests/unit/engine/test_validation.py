@@ -44,7 +44,14 @@ from aixcoder_serving.engine.validation import validate
         ([1], {"presence_penalty": math.nan}, "sampling", "presence_penalty is nan"),
         ([1], {"frequency_penalty": -2.1}, "sampling", "frequency_penalty is -2.1"),
         ([1], {"frequency_penalty": math.inf}, "sampling", "frequency_penalty is inf"),
-        ([1], {"repetition_penalty": 0.0}, "sampling", "repetition_penalty is 0.0: give more than 0"),
+        ([1], {"repetition_penalty": 0.0}, "sampling", "repetition_penalty is 0.0: give a number from 0.01"),
+        ([1], {"repetition_penalty": 1e-300}, "sampling", "repetition_penalty is 1e-300"),
+        (
+            [1],
+            {"min_tokens": 1, "stop_ids": frozenset(range(100_000))},
+            "sampling",
+            "min_tokens forbids the stop ids, which are all ids",
+        ),
         ([1], {"repetition_penalty": math.inf}, "sampling", "repetition_penalty is inf"),
         ([1], {"repetition_penalty": math.nan}, "sampling", "repetition_penalty is nan"),
         (

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aixcoder_serving.fim.languages import header
 from aixcoder_serving.fim.prompt import NoRoom, Prompt, build
 from aixcoder_serving.fim.vocabulary import Vocabulary
 
@@ -171,3 +172,26 @@ def test_any_prompt_fits_and_is_a_part_of_what_was_given(
         assert ("# the file path is: a.py\n# the code file is written by Python\n" + prefix).endswith(
             vocabulary.decode(prompt.ids)
         )
+
+
+OTHER = [("a.py", "one = 1\n"), ("b.py", "two = 2")]
+
+
+@pytest.mark.parametrize("order", ["spm", "psm"])
+def test_other_files_stand_before_the_prefix(vocabulary: Vocabulary, order: Literal["spm", "psm"]) -> None:
+    options: dict[str, Any] = {"prefix": PREFIX, "suffix": SUFFIX, "path": "c.py", "order": order, "room": 1000}
+    plain, prompt = build(vocabulary, **options), build(vocabulary, context=OTHER, **options)
+    at = plain.ids.index(vocabulary.middle if order == "spm" else vocabulary.pre) + 1
+    parts = [header("a.py", None) + "one = 1\n", header("b.py", None) + "two = 2\n"]
+    other = [i for part in parts for i in vocabulary.encode(part).ids]
+    assert prompt.ids == (*plain.ids[:at], *other, *plain.ids[at:])
+    assert not prompt.truncated
+
+
+def test_other_files_have_a_quarter_of_the_room_and_the_last_ones_come_first(vocabulary: Vocabulary) -> None:
+    last = len(vocabulary.encode(header("b.py", None) + "two = 2\n").ids)
+    prompt = build(vocabulary, prefix="x", suffix="", context=OTHER, room=4 * last + 4)
+    assert prompt.truncated
+    assert prompt.ids == build(vocabulary, prefix="x", suffix="", context=OTHER[1:], room=1000).ids
+    nothing = build(vocabulary, prefix="x", suffix="", context=OTHER, room=4 * last)
+    assert nothing.ids == build(vocabulary, prefix="x", suffix="", room=1000).ids
