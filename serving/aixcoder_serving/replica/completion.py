@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from aixcoder_serving.engine.interface import Generation, GenerationFailed
 from aixcoder_serving.engine.interface import Sampling as EngineSampling
@@ -17,12 +17,15 @@ _PROMPT_LOGPROBS = 512
 """Most entries in one message: with 20 likeliest each, about a megabyte. Readers bound a message's length."""
 
 
-def engine_sampling(wish: Sampling, vocabulary: Vocabulary) -> EngineSampling:
-    """What a request wishes, as the engine takes it. `ignore_eos` leaves the request's own stop ids, as in vLLM."""
+def engine_sampling(wish: Sampling, vocabulary: Vocabulary, resumed: int = 0) -> EngineSampling:
+    """What a request wishes, as the engine takes it. `ignore_eos` leaves the request's own stop ids, as in vLLM.
+
+    `resumed`: tokens of the completion that were generated before.
+    """
     stop_ids = frozenset(wish.stop_token_ids)
     return EngineSampling(
-        max_tokens=wish.max_tokens,
-        min_tokens=wish.min_tokens,
+        max_tokens=max(wish.max_tokens - resumed, 0),
+        min_tokens=max(wish.min_tokens - resumed, 0),
         temperature=wish.temperature,
         top_p=wish.top_p,
         top_k=wish.top_k,
@@ -40,6 +43,7 @@ def engine_sampling(wish: Sampling, vocabulary: Vocabulary) -> EngineSampling:
         n_indent=wish.n_indent,
         deadline_ms=wish.deadline_ms,
         max_predict_ms=wish.max_predict_ms,
+        resumed=resumed,
     )
 
 
@@ -47,30 +51,68 @@ class Completion:
     """A request that the engine has; `messages` is to be iterated once."""
 
     def __init__(
-        self, vocabulary: Vocabulary, prompt: Prompt, generation: Generation, engine_lost: Callable[[], bool]
+        self,
+        vocabulary: Vocabulary,
+        prompt: Prompt,
+        generation: Generation,
+        *,
+        report: int = 0,
+        generated: Sequence[int] = (),
+        over: bool = False,
+        told_characters: int = 0,
+        moved: Callable[[], None] = lambda: None,
+        ended: Callable[[int | None], None] = lambda cached: None,
+        engine_lost: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`report`: the first load report that counts it. `generated`: what another replica chose before.
+
+        `told_characters`: how much of its text that one has told; `over`: its last token ends the completion.
+
+        `moved` is called when it gets its first tokens, `ended` when it is over, with the tokens found in the cache
+        where that is known.
+        """
         self._vocabulary = vocabulary
         self._prompt = prompt
         self._generation = generation
+        self._report = report
+        self._generated = generated
+        self._over = over
+        self._told_characters = told_characters
+        self._moved = moved
+        self._ended = ended
         self._engine_lost = engine_lost
         self._abandoned = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of the prompt that was built."""
+        return len(self._prompt.ids)
 
     def abandon(self) -> None:
         """The client is gone: end it within one step."""
         self._abandoned = True
         self._generation.cancel()
+        self._ended(None)
 
     async def messages(self) -> AsyncIterator[Started | Delta | Finished | Failed]:
         """The protocol's messages, `Finished` or `Failed` last; nothing more once abandoned."""
-        yield Started(prompt_tokens=len(self._prompt.ids), truncated=self._prompt.truncated)
+        yield Started(prompt_tokens=len(self._prompt.ids), truncated=self._prompt.truncated, report=self._report)
         text, trim = TextStream(self._vocabulary), Trim(self._prompt.rest)
+        told = self._told_characters
+        if self._generated:  # another replica told most of it; how much it held back is not known here
+            trim.push(text.push(self._generated, sum(len(self._vocabulary.bytes_of(i)) for i in self._generated)))
+        moved = False
         try:
             async for delta in self._generation:
                 for start in range(0, len(delta.prompt_logprobs), _PROMPT_LOGPROBS):
                     part = delta.prompt_logprobs[start : start + _PROMPT_LOGPROBS]
                     yield Delta(text="", token_ids=(), prompt_logprobs=self._logprobs(part))
                 if delta.token_ids:
+                    if not moved:
+                        moved = True
+                        self._moved()
                     shown = trim.push(text.push(delta.token_ids, delta.held_bytes))
+                    shown, told = shown[told:], max(told - len(shown), 0)
                     yield Delta(text=shown, token_ids=delta.token_ids, logprobs=self._logprobs(delta.logprobs))
                 if trim.done:
                     self._generation.cancel()
@@ -79,17 +121,18 @@ class Completion:
             yield Failed(status=503 if self._engine_lost() else 500, message=str(fault))
             return
         finish = self._generation.finish
+        self._ended(None if finish is None else finish.cached_tokens)
         if self._abandoned or finish is None:
             return
         if finish.reason == "cancelled" and not trim.done:
             yield Failed(status=503, message="the replica stopped before the completion ended: send it again")
             return
-        if rest := trim.push(text.finish(finish.trim_bytes)) + trim.finish():
+        if rest := (trim.push(text.finish(finish.trim_bytes)) + trim.finish())[told:]:
             yield Delta(text=rest, token_ids=())
         yield Finished(
-            finish_reason="stop" if finish.reason == "cancelled" else finish.reason,
+            finish_reason="stop" if self._over or finish.reason == "cancelled" else finish.reason,
             prompt_tokens=len(self._prompt.ids),
-            completion_tokens=finish.completion_tokens,
+            completion_tokens=len(self._generated) + finish.completion_tokens,
             cached_tokens=finish.cached_tokens,
         )
 

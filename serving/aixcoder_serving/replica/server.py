@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from aixcoder_serving.protocol import CompletionRequest, Refused
 from aixcoder_serving.replica.completion import Completion
+from aixcoder_serving.replica.events import LoadReporter
 from aixcoder_serving.replica.metrics import CONTENT_TYPE, EngineMetrics
 from aixcoder_serving.replica.service import Refusal, ReplicaService
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 
-_SERVED = "POST /generate, GET /ready, GET /stats and GET /metrics are served"
+_SERVED = "POST /generate, GET /events, GET /ready, GET /stats and GET /metrics are served"
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -28,6 +30,7 @@ class ReplicaApp:
     def __init__(self, service: ReplicaService) -> None:
         self._service = service
         self._metrics = EngineMetrics(service.engine_stats)
+        self._reporter = LoadReporter(service)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -39,11 +42,13 @@ class ReplicaApp:
             case "GET", "/ready":
                 readiness = self._service.readiness()
                 await self._answer(send, 200 if readiness.phase == "ready" else 503, readiness)
+            case "GET", "/events":
+                await self._events(receive, send)
             case "GET", "/stats":
                 await self._answer(send, 200, self._service.stats())
             case "GET", "/metrics":
                 await self._whole(send, 200, CONTENT_TYPE.encode(), self._metrics.page())
-            case _, "/generate" | "/ready" | "/stats" | "/metrics":
+            case _, "/generate" | "/events" | "/ready" | "/stats" | "/metrics":
                 await self._answer(send, 405, Refused(message=_SERVED))
             case _:
                 await self._answer(send, 404, Refused(message=_SERVED))
@@ -74,6 +79,25 @@ class ReplicaApp:
         async for message in completion.messages():
             line = message.model_dump_json().encode() + b"\n"
             await send({"type": "http.response.body", "body": line, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _events(self, receive: Receive, send: Send) -> None:
+        head = {"type": "http.response.start", "status": 200, "headers": self._headers(b"application/x-ndjson")}
+        await send(head)
+        telling = asyncio.create_task(self._tell(send))
+        leaving = asyncio.create_task(_gone(receive))
+        try:
+            await asyncio.wait((telling, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            telling.cancel()
+            leaving.cancel()
+            await asyncio.gather(telling, leaving, return_exceptions=True)
+
+    async def _tell(self, send: Send) -> None:
+        async with aclosing(self._reporter.reports()) as reports:
+            async for report in reports:
+                line = report.model_dump_json().encode() + b"\n"
+                await send({"type": "http.response.body", "body": line, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _answer(self, send: Send, status: int, content: BaseModel) -> None:
@@ -117,7 +141,11 @@ def _parse(body: bytes) -> CompletionRequest:
         raise Refusal(400, f"{field or 'body'}: {first['msg']}", field or None) from None
 
 
-async def _abandon_when_gone(receive: Receive, completion: Completion) -> None:
+async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _abandon_when_gone(receive: Receive, completion: Completion) -> None:
+    await _gone(receive)
     completion.abandon()

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from aixcoder_serving.engine import checkpoint
 from aixcoder_serving.engine.client import EngineClient
@@ -21,12 +21,23 @@ from aixcoder_serving.engine.interface import (
 )
 from aixcoder_serving.fim.prompt import NoRoom, Prompt, build
 from aixcoder_serving.fim.vocabulary import Vocabulary, VocabularyError
-from aixcoder_serving.protocol import CompletionRequest, FailureReason, Phase, Readiness, ReplicaSettings, ReplicaStats
+from aixcoder_serving.protocol import (
+    CompletionRequest,
+    FailureReason,
+    LoadReport,
+    Phase,
+    Readiness,
+    ReplicaSettings,
+    ReplicaStats,
+)
+from aixcoder_serving.replica.admission import Admission
 from aixcoder_serving.replica.completion import Completion, engine_sampling
+from aixcoder_serving.replica.stall import STALLED_SECONDS, Stall
 
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
+_CHARACTERS_PER_TOKEN = 3
 
 
 class Refusal(Exception):
@@ -54,6 +65,12 @@ class ReplicaService:
         self._phase: Phase = "starting"
         self._failure: LoadFailed | None = None
         self._failed_at = 0.0
+        self.closed = False
+        self.changed = asyncio.Event()
+        """Set when the load changes."""
+        self._reports = 0
+        self._stall = Stall()
+        self._admission = Admission(settings.max_concurrent_sequences)
         self._vocabulary: Vocabulary | None = None
         self._engine: Engine | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -87,7 +104,7 @@ class ReplicaService:
 
     def readiness(self) -> Readiness:
         """What `/ready` tells."""
-        if (lost := self.engine_failure) is not None:
+        if (lost := self.stopped) is not None:
             return Readiness(phase="failed", percent=100, message=lost, reason="EngineFailed")
         message, reason = "", None
         percent = 100 if self._phase in ("ready", "draining") else self.engine_stats().load_percent
@@ -96,6 +113,35 @@ class ReplicaService:
         elif self._phase == "loading":
             message = f"loading {self.settings.model_path}: {percent} %"
         return Readiness(phase=self._phase, percent=percent, message=message, reason=reason)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing goes on here, or None: the engine is lost, or stands still with work to do."""
+        stats = self.engine_stats()
+        if self._stall.seen(time.monotonic(), stats.steps, busy=stats.running + stats.waiting > 0):
+            return f"the engine has made no step for {STALLED_SECONDS:g} s, with work to do"
+        return self.engine_failure
+
+    def report(self) -> LoadReport:
+        """The next load report."""
+        stats = self.engine_stats()
+        self._reports += 1
+        return LoadReport(
+            number=self._reports,
+            slots=self._admission.slots,
+            running=stats.running,
+            waiting=max(len(self._admission) - stats.running, 0),
+            room=self._room(stats),
+            tokens=self._admission.tokens,
+            blocks_free=stats.blocks_total - stats.blocks_used,
+            draining=self.draining or self.refusing,
+            steps=stats.steps,
+        )
+
+    def _room(self, stats: EngineStats) -> int:
+        if self._phase != "ready" or self.refusing or self.stopped is not None:
+            return 0
+        return self._admission.room(stats)
 
     def stats(self) -> ReplicaStats:
         """What `/stats` tells."""
@@ -120,12 +166,41 @@ class ReplicaService:
             raise Refusal(503, f"the replica is not ready: {self._phase}")
         if engine.failure is not None:
             raise Refusal(503, engine.failure)
+        if self._admission.room(engine.stats()) <= 0:
+            raise Refusal(429, "the replica has no room: ask another one, or later")
+        # Counted before its prompt is built: others come meanwhile.
+        accepted = self._admission.accept(_estimate(request), request.sampling.max_tokens)
+
+        def ended(cached_tokens: int | None) -> None:
+            self._admission.ended(accepted, cached_tokens)
+            self.changed.set()
+
+        try:
+            completion = await self._start(vocabulary, engine, request, ended)
+        except BaseException:
+            ended(None)
+            raise
+        self._admission.submitted(accepted, completion.prompt_tokens)
+        self.changed.set()
+        return completion
+
+    async def _start(
+        self,
+        vocabulary: Vocabulary,
+        engine: Engine,
+        request: CompletionRequest,
+        ended: Callable[[int | None], None],
+    ) -> Completion:
         length, max_tokens = self.settings.max_model_length, request.sampling.max_tokens
+        begun = request.generated_token_ids
+        sampling = engine_sampling(request.sampling, vocabulary, len(begun))
+        # The replica that began it may have died between the last token and the word that it is the last.
+        over = bool(begun) and begun[-1] in sampling.stop_ids and not sampling.ignore_eos
         try:
             prompt = await asyncio.to_thread(_prompt, vocabulary, request, length - max_tokens)
             generation = engine.submit(
-                prompt.ids,
-                engine_sampling(request.sampling, vocabulary),
+                (*prompt.ids, *begun),
+                replace(sampling, max_tokens=0, min_tokens=0) if over else sampling,
                 draft=request.draft_token_ids,
                 cache_salt=request.cache_salt,
             )
@@ -135,7 +210,18 @@ class ReplicaService:
             raise Refusal(400, str(refusal), refusal.parameter) from refusal
         except EngineClosed as refusal:
             raise Refusal(503, str(refusal)) from refusal
-        return Completion(vocabulary, prompt, generation, lambda: engine.failure is not None)
+        return Completion(
+            vocabulary,
+            prompt,
+            generation,
+            report=self._reports + 1,
+            generated=begun,
+            over=over,
+            told_characters=request.told_characters,
+            moved=self.changed.set,
+            ended=ended,
+            engine_lost=lambda: engine.failure is not None,
+        )
 
     def enter(self) -> None:
         """Count a request in."""
@@ -153,6 +239,7 @@ class ReplicaService:
         was_ready = self._phase == "ready" and self.engine_failure is None
         if self._phase != "failed":
             self._phase = "draining"
+        self.changed.set()
         return was_ready
 
     @property
@@ -162,7 +249,8 @@ class ReplicaService:
 
     async def close(self) -> None:
         """Cancel what still runs and free the model."""
-        self.refusing = True
+        self.refusing = self.closed = True
+        self.changed.set()
         if self._engine is not None:
             await asyncio.to_thread(self._engine.close)
 
@@ -252,6 +340,14 @@ async def _in_daemon_thread(work: Callable[[], None]) -> None:
     await done
 
 
+def _estimate(request: CompletionRequest) -> int:
+    """Tokens of its prompt, about."""
+    if request.prompt_token_ids is not None:
+        return len(request.prompt_token_ids)
+    texts = (request.prefix or "", request.suffix or "", *(file.text for file in request.context))
+    return sum(map(len, texts)) // _CHARACTERS_PER_TOKEN
+
+
 def _prompt(vocabulary: Vocabulary, request: CompletionRequest, room: int) -> Prompt:
     if request.prompt_token_ids is not None:
         return Prompt(request.prompt_token_ids)
@@ -261,6 +357,7 @@ def _prompt(vocabulary: Vocabulary, request: CompletionRequest, room: int) -> Pr
         suffix=request.suffix,
         path=request.path,
         language=request.language,
+        context=[(file.path, file.text) for file in request.context],
         order=request.order,
         room=room,
         post_process=request.post_process,

@@ -44,7 +44,7 @@ class Script:
 
 
 def completion(vocabulary: Vocabulary, script: Script, *, rest: str = "", engine_lost: bool = False) -> Completion:
-    return Completion(vocabulary, Prompt((1,), rest=rest), script, lambda: engine_lost)
+    return Completion(vocabulary, Prompt((1,), rest=rest), script, engine_lost=lambda: engine_lost)
 
 
 @pytest.mark.parametrize(

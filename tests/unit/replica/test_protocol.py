@@ -47,7 +47,7 @@ def vocabulary() -> Vocabulary:
 
 def test_every_wish_reaches_the_engine(vocabulary: Vocabulary) -> None:
     of_the_engine = {field.name for field in fields(EngineSampling)}
-    assert of_the_engine == {*ANOTHER, "stop_ids", "ignore_eos"}
+    assert of_the_engine == {*ANOTHER, "stop_ids", "ignore_eos", "resumed"}
     assert set(Sampling.model_fields) == {*ANOTHER, "stop_token_ids", "ignore_eos"}
     told = engine_sampling(Sampling(**ANOTHER), vocabulary)
     default = engine_sampling(Sampling(), vocabulary)
@@ -84,7 +84,7 @@ samplings = st.builds(
     seed=st.none() | st.integers(-(2**63), 2**63 - 1),
     presence_penalty=st.floats(-2, 2),
     frequency_penalty=st.floats(-2, 2),
-    repetition_penalty=above_zero,
+    repetition_penalty=st.floats(0.01, 100),
     logit_bias=st.lists(st.tuples(st.integers(0, 2047), st.floats(-100, 100)), max_size=3),
     logprobs=st.none() | st.integers(0, 20),
     prompt_logprobs=st.none() | st.integers(0, 20),
