@@ -39,7 +39,7 @@ class Tally:
     """Counts of one load.
 
     `failed`: an error status, or a broken connection before any byte; `cut`: a stream that began and did not end as
-    complete.
+    complete, or is complete and has another text than the long one of before: it has a seed.
     """
 
     unary: int = 0
@@ -77,6 +77,7 @@ class Load:
         self._pause_s = pause_s
         self._stop = threading.Event()
         self._last = 0.0
+        self._long = ""
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
 
     def __enter__(self) -> Load:
@@ -137,6 +138,9 @@ class Load:
         if not body["stream"]:
             self.tally.unary += 1
         elif text.rstrip().endswith("data: [DONE]"):
+            if body is LONG and not self._same(text):
+                self._cut("another text than before")
+                return
             self.tally.streams += 1
         else:
             self._cut(text[-200:])
@@ -144,6 +148,13 @@ class Load:
         now = time.monotonic()
         self.tally.longest_gap_s = max(self.tally.longest_gap_s, round(now - self._last, 2))
         self._last = now
+
+    def _same(self, stream: str) -> bool:
+        """Whether the long stream has the text that it had the first time."""
+        events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
+        text = "".join(choice["text"] for event in events for choice in event["choices"])
+        self._long = self._long or text
+        return text == self._long
 
     def _fail(self, reason: str) -> None:
         self.tally.failed += 1

@@ -50,9 +50,8 @@ def test_a_replica_process_is_killed(pair: Service) -> None:
         seconds = time.monotonic() - start
         load.wait_for(20)
     record("replica_killed", load.tally, seconds=seconds)
-    # A unary request is sent again elsewhere; what may be lost is a stream of that replica that had begun.
-    assert load.tally.failed == 0, load.tally.reasons
-    assert load.tally.cut <= 2, load.tally.reasons
+    # What had begun goes on at the other replica, behind the tokens that the client has.
+    assert (load.tally.failed, load.tally.cut) == (0, 0), load.tally.reasons
 
 
 def test_the_head_container_is_killed(pair: Service) -> None:

@@ -1,4 +1,4 @@
-"""`aixcoder`: run a model behind the gateway on one machine, without Kubernetes and Ray."""
+"""`aixcoder`: run a model behind the gateway on one machine, without Kubernetes and Ray; make API keys."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aixcoder_serving.engine import checkpoint
 from aixcoder_serving.engine.interface import LoadFailed
+from aixcoder_serving.gateway import new_key
 from aixcoder_serving.gateway.main import GatewaySettings
 from aixcoder_serving.gateway.main import run as run_gateway
 from aixcoder_serving.gateway.static import StaticRoutes
@@ -38,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if options.command == "version":
         print(f"aixcoder {_version()}")
+        return
+    if options.command == "keys":
+        try:
+            new_key.make(options)
+        except ValueError as error:
+            sys.exit(f"aixcoder: {error}")
         return
     logs.configure(getattr(logging, options.log_level.upper()))
     status = 0
@@ -140,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("version", help="print the version")
+    new_key.add_parser(commands)
     serve = commands.add_parser(
         "serve",
         help="serve one model on this machine",

@@ -26,3 +26,21 @@ metadata:
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
+
+{{- define "aixcoder.podMonitor" -}}
+apiVersion: monitoring.coreos.com/v1
+kind: PodMonitor
+metadata:
+  name: {{ include "aixcoder.name" .root }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace | quote }}
+  labels:
+    {{- include "aixcoder.labels" . | nindent 4 }}
+    {{- with .root.Values.podMonitor.labels }}{{ toYaml . | nindent 4 }}{{ end }}
+spec:
+  selector:
+    matchLabels: {{- include "aixcoder.selector" . | nindent 6 }}
+  podMetricsEndpoints:
+    - port: {{ .port }}
+      path: /metrics
+      interval: {{ .root.Values.podMonitor.interval }}
+{{- end }}

@@ -11,14 +11,16 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aixcoder_serving.gateway import metrics, problems, routing
-from aixcoder_serving.gateway.dialects import Model
+from aixcoder_serving.gateway import metrics, openapi, problems, routing
+from aixcoder_serving.gateway.dialects import Dialect, Model
+from aixcoder_serving.gateway.dialects.llamacpp import LlamaCpp
 from aixcoder_serving.gateway.dialects.openai import OpenAI
 from aixcoder_serving.gateway.exchange import Exchange
 from aixcoder_serving.gateway.handle import Gateway, authorise, handle
 from aixcoder_serving.gateway.problems import Problem
 
 _OPENAI = OpenAI()
+_LLAMA_CPP = LlamaCpp()
 
 
 class Lifecycle:
@@ -28,13 +30,21 @@ class Lifecycle:
 
 
 def public(gateway: Gateway, lifecycle: Lifecycle) -> ASGIApp:
-    """What clients and probes reach: /v1/*, /healthz, /readyz.
+    """What clients and probes reach: /v1/*, /infill, /openapi.json, /health, /healthz, /readyz.
 
     No middleware of the kind that wraps receive(): it would hide the client's leaving.
     """
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
+
+    async def health(_request: Request) -> Response:
+        if lifecycle.draining or gateway.routes.view is None:
+            return Response(_LLAMA_CPP.error(problems.not_synced()), 503, media_type="application/json")
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    async def document(_request: Request) -> Response:
+        return Response(openapi.page(), media_type="application/json")
 
     async def readyz(_request: Request) -> Response:
         if lifecycle.draining:
@@ -56,13 +66,16 @@ def public(gateway: Gateway, lifecycle: Lifecycle) -> ASGIApp:
         )
         await exchange.whole(200, _OPENAI.models(listed))
 
-    async def completions(exchange: Exchange) -> None:
-        await handle(gateway, _OPENAI, exchange)
+    def completions(dialect: Dialect) -> _Page:
+        return _Page(lambda exchange: handle(gateway, dialect, exchange))
 
     app = Starlette(
         routes=[
-            Route("/v1/completions", _Page(completions), methods=["POST"]),
+            Route("/v1/completions", completions(_OPENAI), methods=["POST"]),
+            Route("/infill", completions(_LLAMA_CPP), methods=["POST"]),
             Route("/v1/models", _Page(models), methods=["GET"]),
+            Route("/openapi.json", document),
+            Route("/health", health),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
         ],
@@ -72,9 +85,10 @@ def public(gateway: Gateway, lifecycle: Lifecycle) -> ASGIApp:
 
 
 def internal(gateway: Gateway) -> ASGIApp:
-    """What the operator and Prometheus reach: /metrics, /routes."""
+    """What the operator and Prometheus reach: /metrics, /routes, /load."""
 
     async def metrics_page(_request: Request) -> Response:
+        gateway.metrics.replicas_heard.set(gateway.airspace.fleet.heard)
         return Response(gateway.metrics.page(), headers={"content-type": metrics.CONTENT_TYPE})
 
     async def routes_page(_request: Request) -> Response:
@@ -83,7 +97,16 @@ def internal(gateway: Gateway) -> ASGIApp:
             return PlainTextResponse("the replicas are not known yet\n", 503)
         return Response(routing.routes(view).model_dump_json(), media_type="application/json")
 
-    return Starlette(routes=[Route("/metrics", metrics_page), Route("/routes", routes_page)])
+    async def load_page(request: Request) -> Response:
+        try:
+            since = float(request.query_params.get("since", "inf"))
+        except ValueError:
+            return PlainTextResponse("since is a second since 1970\n", 400)
+        return Response(
+            gateway.ledger.page(since).model_dump_json(exclude_defaults=True), media_type="application/json"
+        )
+
+    return Starlette(routes=[Route("/metrics", metrics_page), Route("/routes", routes_page), Route("/load", load_page)])
 
 
 class _Page:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from aixcoder_serving.gateway import problems, routing
+from aixcoder_serving.gateway import answer, problems, routing
 from aixcoder_serving.gateway.account import Account
-from aixcoder_serving.gateway.dialects import Ask, Dialect, Identity, Writer, to_request
+from aixcoder_serving.gateway.dialects import Ask, Dialect, Identity, Writer, to_requests
+from aixcoder_serving.gateway.dispatch import Wish
+from aixcoder_serving.gateway.editor import affinity, editor
 from aixcoder_serving.gateway.exchange import ClientGone, Exchange
-from aixcoder_serving.gateway.keys import KeyRing
+from aixcoder_serving.gateway.flight import Airspace, Flight
+from aixcoder_serving.gateway.flights import Flights
+from aixcoder_serving.gateway.keys import ANYBODY, Key, KeyRing
+from aixcoder_serving.gateway.ledger import Ledger
+from aixcoder_serving.gateway.limits import Limits
 from aixcoder_serving.gateway.metrics import Metrics
+from aixcoder_serving.gateway.patience import patience
 from aixcoder_serving.gateway.problems import Problem
-from aixcoder_serving.gateway.routing import Outstanding, RouteTable
-from aixcoder_serving.gateway.upstream import Broken, Lost, NotTaken, Rejected, Silent, Upstream
-from aixcoder_serving.protocol import CompletionRequest, Delta, DeploymentView, Finished, Started
+from aixcoder_serving.gateway.routing import RouteTable
+from aixcoder_serving.protocol import CompletionRequest, DeploymentView
 
 logger = logging.getLogger(__name__)
 
-# Proxies in front must pass each piece on at once.
-_UNBUFFERED = (("cache-control", "no-store"), ("x-accel-buffering", "no"))
+SESSION_HEADER = "x-editor-session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,156 +33,125 @@ class Gateway:
     """What all requests share. Without `keys` anyone may ask."""
 
     routes: RouteTable
-    upstream: Upstream
-    metrics: Metrics
     keys: KeyRing | None
-    outstanding: Outstanding
+    limits: Limits
+    flights: Flights
+    airspace: Airspace
+    ledger: Ledger
+    metrics: Metrics
 
 
 async def handle(gateway: Gateway, dialect: Dialect, exchange: Exchange) -> None:
     """Answer one completion request, whatever becomes of it."""
-    account = Account(dialect.name)
+    account = Account(dialect.name, exchange.headers)
     with account.kept(gateway.metrics, exchange):
         try:
-            account.key = authorise(gateway.keys, exchange)
-            ask = dialect.parse(await exchange.body())
-            # From here on a client that leaves cancels whatever is being done for it.
-            await exchange.unless_gone(_answer(gateway, dialect, ask, exchange, account))
+            key = authorise(gateway.keys, exchange)
+            account.key = key.id or None
+            with gateway.limits.counted(key):
+                body = await exchange.body()
+                ask = dialect.parse(body)
+                # From here on a client that leaves cancels whatever is being done for it.
+                await exchange.unless_gone(_answer(gateway, dialect, key, ask, len(body), exchange, account))
         except ClientGone:
-            account.outcome = "client_gone"
+            account.client_gone()
         except Problem as problem:
-            account.outcome = problem.code
+            account.ended(problem)
             await exchange.problem(problem, dialect.error(problem), account.headers)
         except Exception:
             logger.exception("request %s", account.id)
-            account.outcome = "internal_error"
+            unexpected = problems.internal()
+            account.ended(unexpected)
             if exchange.begun:
                 raise  # the server cuts the connection
-            unexpected = problems.internal()
             await exchange.problem(unexpected, dialect.error(unexpected), account.headers)
 
 
-def authorise(keys: KeyRing | None, exchange: Exchange) -> str | None:
-    """The id of the client's key; None where keys are off.
+def authorise(keys: KeyRing | None, exchange: Exchange) -> Key:
+    """The client's key; where keys are off, that of anybody.
 
     Raises:
         Problem: the key is missing or unknown.
 
     """
     if keys is None:
-        return None
+        return ANYBODY
     key = keys.identify(exchange.headers.get("authorization"))
     if key is None:
         raise problems.unauthorized()
     return key
 
 
-async def _answer(gateway: Gateway, dialect: Dialect, ask: Ask, exchange: Exchange, account: Account) -> None:
-    """Find who answers, send the request there, and write what comes back."""
+async def _answer(
+    gateway: Gateway, dialect: Dialect, key: Key, ask: Ask, size: int, exchange: Exchange, account: Account
+) -> None:
+    """Find who answers, start a flight for each completion, and write what they bring."""
+    deployment = _deployment(gateway, ask.model)
+    account.model, account.stream = deployment.served_name, ask.stream
+    writer = dialect.writer(ask, Identity(account.id, deployment.served_name, int(account.began_at)))
+    if ask.max_tokens == 0 and not ask.echo:
+        await answer.empty(ask, writer, exchange, account)
+        account.outcome = "completed"
+        return
+    who = editor(key.id or None, key.shared, exchange.headers.get(SESSION_HEADER), ask.user)
+    ledger = gateway.ledger.of(deployment.metadata.namespace, deployment.metadata.name)
+    async with AsyncExitStack() as flights:
+        for request in to_requests(ask, deployment.spec.completion, account.id, cache_salt(key)):
+            text_bytes = _text_bytes(request)
+            wish = Wish(
+                deployment=deployment,
+                request=request,
+                key=key.id,
+                weight=key.weight,
+                editor=who,
+                affinity=affinity(who, request),
+                tokens=_tokens(gateway, request, text_bytes),
+                size=size,
+                text_bytes=text_bytes,
+                patience=patience(exchange.headers, dialect.patience_seconds),
+            )
+            ledger.count("arrivals")
+            account.flights.append(await flights.enter_async_context(gateway.flights.aboard(wish, ledger)))
+        await _write(account.flights, ask, writer, exchange, account)
+
+
+async def _write(flights: list[Flight], ask: Ask, writer: Writer, exchange: Exchange, account: Account) -> None:
+    try:
+        if ask.stream:
+            await answer.stream(flights, ask, writer, exchange, account)
+        else:
+            await answer.whole(flights, ask, writer, exchange, account)
+    except Problem as problem:
+        if problem.code != "superseded" or exchange.begun:
+            raise
+        account.ended(problem)
+        await answer.empty(ask, writer, exchange, account)
+
+
+def _deployment(gateway: Gateway, model: str | None) -> DeploymentView:
     view = gateway.routes.view
     if view is None:
         raise problems.not_synced()
-    deployment = routing.deployment_for(view, ask.model)
+    deployment = routing.deployment_for(view, model)
     if deployment is None:
         raise problems.no_replica()
-    account.model, account.stream = deployment.served_name, ask.stream
-    request = to_request(ask, deployment.spec.completion, account.id)
-    writer = dialect.writer(ask, Identity(account.id, deployment.served_name, int(account.began_at)))
-    messages = _from_replicas(gateway, deployment, request, exchange, account)
-    async with aclosing(messages):
-        if ask.stream:
-            await _stream(messages, writer, exchange, account)
-        else:
-            await _collect(messages, writer, exchange, account)
+    return deployment
 
 
-async def _from_replicas(
-    gateway: Gateway, deployment: DeploymentView, request: CompletionRequest, exchange: Exchange, account: Account
-) -> AsyncGenerator[Started | Delta | Finished]:
-    """The replica's messages. While nothing has reached the client, a replica that goes away is replaced by another.
-
-    A Started after a Delta means that the answer begins anew. What no replica has taken is offered to each of them
-    once; what was lost on the way is sent again once, to the same replica only where there is no other.
-
-    Raises:
-        Problem: no replica completed the request.
-
-    """
-    not_taken: set[str] = set()
-    lost_at: str | None = None
-    failed: NotTaken | Lost | None = None
-    while True:
-        # The view of now: a replica that went away may be out of it already, the traffic with another unit.
-        view = gateway.routes.view or routing.NOTHING
-        deployment = routing.current(view, deployment)
-        address = routing.choose(view, deployment, gateway.outstanding, {*not_taken, lost_at})
-        if address is None and lost_at is not None:
-            address = routing.choose(view, deployment, gateway.outstanding, not_taken)
-        if address is None:
-            raise problems.no_replica()
-        if failed is not None:
-            gateway.metrics.retries.labels(failed.reason).inc()
-            account.retries += 1
-            logger.warning("request %s is sent to %s now: %s", request.id, address, failed)
-        try:
-            with gateway.outstanding.at(address):
-                async with aclosing(gateway.upstream.generate(address, request)) as messages:
-                    async for message in messages:
-                        yield message
-        except (NotTaken, Lost) as error:
-            if exchange.begun or (lost_at is not None and isinstance(error, Lost)):
-                raise problems.replica_lost() from error
-            if isinstance(error, Lost):
-                lost_at = address
-            else:
-                not_taken.add(address)
-            failed = error
-        except Rejected as error:
-            raise problems.invalid(error.message, error.param) from error
-        except Silent as error:
-            raise problems.replica_silent() from error
-        except Broken as error:
-            logger.error("request %s: %s", request.id, error)
-            raise problems.replica_failed() from error
-        else:
-            return
+def cache_salt(key: Key) -> str:
+    """Who shares what is computed of common beginnings: one team, else one key. Times would tell of others' code."""
+    if key is ANYBODY:
+        return ""
+    return f"team {key.team}" if key.team is not None else f"key {key.id}"
 
 
-async def _collect(
-    messages: AsyncIterator[Started | Delta | Finished], writer: Writer, exchange: Exchange, account: Account
-) -> None:
-    """Answer in one piece."""
-    texts: list[str] = []
-    async for message in messages:
-        match message:
-            case Started():
-                texts.clear()
-            case Delta():
-                texts.append(message.text)
-            case Finished():
-                account.first_byte()
-                await exchange.whole(200, writer.whole("".join(texts), message), account.headers)
-                account.completed(message)
+def _text_bytes(request: CompletionRequest) -> int:
+    texts = [request.prefix or "", request.suffix or "", *(file.text for file in request.context)]
+    return sum(len(text.encode(errors="surrogatepass")) for text in texts)
 
 
-async def _stream(
-    messages: AsyncIterator[Started | Delta | Finished], writer: Writer, exchange: Exchange, account: Account
-) -> None:
-    """Answer piece by piece. The head waits for the first text, so that what fails before it can still be an error."""
-    try:
-        async for message in messages:
-            if isinstance(message, Started) or (isinstance(message, Delta) and not message.text):
-                continue
-            if not exchange.begun:
-                account.first_byte()
-                await exchange.start(200, writer.stream_type, [*_UNBUFFERED, *account.headers])
-            if isinstance(message, Delta):
-                await exchange.write(writer.delta(message.text))
-            else:
-                await exchange.write(writer.end(message), last=True)
-                account.completed(message)
-    except Problem as problem:
-        if not exchange.begun or exchange.complete:
-            raise
-        account.outcome = problem.code
-        await exchange.write(writer.broken(problem), last=True)
+def _tokens(gateway: Gateway, request: CompletionRequest, text_bytes: int) -> int:
+    """What a request can come to."""
+    ids = request.prompt_token_ids
+    prompt = gateway.airspace.estimate.tokens(text_bytes, request.language) if ids is None else len(ids)
+    return prompt + request.sampling.max_tokens

@@ -1,55 +1,81 @@
 """API keys from the files of a mounted Secret: who may ask.
 
-File name = key id, content = `{"sha256": "<hex digest of the whole key>"}`; more fields may come and are ignored. A key
-reads `axk_<id>_<secret>`; only its digest is stored, so the Secret gives no key away.
+File name = key id, content = `{"sha256": "<hex digest of the whole key>"}` and what `Key` has beside; other fields are
+ignored. A key reads `axk_<id>_<secret>`; only its digest is stored, so the Secret gives no key away.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
 
 logger = logging.getLogger(__name__)
 
 _KEY = re.compile(r"axk_(?P<id>[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)_(?P<secret>[A-Za-z0-9_-]{16,256})")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _NOBODY = "0" * 64
 
 
-def identify(authorization: str | None, digests: Mapping[str, str]) -> str | None:
-    """The id of the key in an Authorization header, or None where it is missing, malformed or not in `digests`.
+class Key(BaseModel):
+    """One key, as its file says. `team`: whose cached prompts it may meet; nobody's but its own where none is named.
+
+    `shared`: several people use it, so it tells no editor. `weight` is its share where requests wait. The limits are
+    requests under way at once, and in a minute.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True
+    )
+
+    id: str = ""
+    sha256: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
+    team: Annotated[str, Field(max_length=256)] | None = None
+    shared: bool = False
+    weight: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    most_at_once: Annotated[int, Field(ge=1)] | None = None
+    most_a_minute: Annotated[int, Field(ge=1)] | None = None
+
+
+ANYBODY = Key(sha256=_NOBODY, team="", shared=True)
+"""Where keys are off."""
+
+
+def identify(authorization: str | None, keys: Mapping[str, Key]) -> Key | None:
+    """The key in an Authorization header, or None where it is missing, malformed or not among `keys`.
 
     Takes as long for an unknown id as for a wrong secret.
     """
-    scheme, _, key = (authorization or "").partition(" ")
-    match = _KEY.fullmatch(key.strip())
+    scheme, _, text = (authorization or "").partition(" ")
+    match = _KEY.fullmatch(text.strip())
     if scheme.lower() != "bearer" or match is None:
         return None
     digest = hashlib.sha256(match[0].encode()).hexdigest()
-    known = hmac.compare_digest(digest, digests.get(match["id"], _NOBODY))
-    return match["id"] if known else None
+    key = keys.get(match["id"])
+    known = hmac.compare_digest(digest, key.sha256.lower() if key is not None else _NOBODY)
+    return key if known else None
 
 
-def parse_record(content: str) -> str:
-    """The digest in one key's file.
+def parse_record(key_id: str, content: str) -> Key:
+    """The key in one file.
 
     Raises:
         ValueError: it is no such record; the message never holds the content.
 
     """
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError):
-        raise ValueError("it is not valid JSON") from None
-    digest = record.get("sha256") if isinstance(record, dict) else None
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest.lower()):
-        raise ValueError('it must be {"sha256": "<64 hex digits>"}')
-    return digest.lower()
+        return Key.model_validate_json(content).model_copy(update={"id": key_id})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        if not first["loc"]:
+            raise ValueError('it must be JSON such as {"sha256": "<64 hex digits>"}') from None
+        raise ValueError(f"{first['loc'][0]}: {first['msg']}") from None
 
 
 class KeyRing:
@@ -63,18 +89,18 @@ class KeyRing:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._seen = self._look()
-        self._digests = self._read()
+        self._keys = self._read()
 
-    def identify(self, authorization: str | None) -> str | None:
+    def identify(self, authorization: str | None) -> Key | None:
         """See the function of this name."""
-        return identify(authorization, self._digests)
+        return identify(authorization, self._keys)
 
     def refresh(self) -> None:
         """Read the files again if one of them has changed. Keys stay as they are while the directory cannot be read."""
         try:
             seen = self._look()
             if seen != self._seen:
-                self._digests, self._seen = self._read(), seen
+                self._keys, self._seen = self._read(), seen
         except OSError as error:
             logger.warning("API keys cannot be read, the last ones stay valid: %s", error)
 
@@ -85,12 +111,12 @@ class KeyRing:
     def _look(self) -> tuple[tuple[str, int, int, int], ...]:
         return tuple((p.name, s.st_ino, s.st_mtime_ns, s.st_size) for p in self._files() for s in [p.stat()])
 
-    def _read(self) -> dict[str, str]:
-        digests = {}
+    def _read(self) -> dict[str, Key]:
+        keys = {}
         for path in self._files():
             try:
-                digests[path.name] = parse_record(path.read_text(encoding="utf-8"))
+                keys[path.name] = parse_record(path.name, path.read_text(encoding="utf-8"))
             except ValueError as error:
                 logger.error("API key %r is left out: %s", path.name, error)
-        logger.info("%d API keys are known", len(digests))
-        return digests
+        logger.info("%d API keys are known", len(keys))
+        return keys

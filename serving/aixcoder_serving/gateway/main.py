@@ -8,6 +8,8 @@ import contextlib
 import logging
 import signal
 import sys
+import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +17,27 @@ from pathlib import Path
 import uvloop
 
 from aixcoder_serving.gateway import app, kubeapi, logs
+from aixcoder_serving.gateway.dispatch import Dispatcher
+from aixcoder_serving.gateway.estimate import TokenEstimate
+from aixcoder_serving.gateway.fleet import Fleet
+from aixcoder_serving.gateway.flight import Airspace
+from aixcoder_serving.gateway.flights import Flights
 from aixcoder_serving.gateway.handle import Gateway
 from aixcoder_serving.gateway.keys import KeyRing
+from aixcoder_serving.gateway.ledger import Ledger
+from aixcoder_serving.gateway.limits import Limits
+from aixcoder_serving.gateway.load_reports import LoadReports
 from aixcoder_serving.gateway.metrics import Metrics
-from aixcoder_serving.gateway.routing import Outstanding, RouteTable
+from aixcoder_serving.gateway.routing import RouteTable
 from aixcoder_serving.gateway.server import Server, listen
+from aixcoder_serving.gateway.setbacks import Poison, RetryBudget
 from aixcoder_serving.gateway.upstream import Upstream
 from aixcoder_serving.gateway.watch import KubernetesRoutes
 
 logger = logging.getLogger(__name__)
 
 _KEYS_SECONDS = 2.0
+_VIEW_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +76,14 @@ async def run(
         internal = None
         if settings.internal_port is not None:
             internal = sockets.enter_context(listen(settings.host, settings.internal_port))
-        async with Upstream() as upstream, asyncio.TaskGroup() as group:
-            gateway = Gateway(routes, upstream, Metrics(), keys, Outstanding())
-            background = [group.create_task(routes.run())]
+        async with Upstream() as upstream, LoadReports() as reports, asyncio.TaskGroup() as group:
+            gateway, fleet = _gateway(routes, keys, upstream, reports)
+            dispatcher = gateway.airspace.dispatcher
+            background = [
+                group.create_task(routes.run()),
+                group.create_task(dispatcher.run()),
+                group.create_task(_follow(routes, gateway.ledger, fleet)),
+            ]
             if keys is not None:
                 background.append(group.create_task(_refresh(keys)))
             inside = Server(app.internal(gateway), grace_seconds=1.0)
@@ -88,7 +105,30 @@ async def run(
             await inside.end()
             for task in background:
                 task.cancel()
+            await fleet.close()
     logger.info("ended")
+
+
+def _gateway(
+    routes: RouteTable, keys: KeyRing | None, upstream: Upstream, reports: LoadReports
+) -> tuple[Gateway, Fleet]:
+    """All parts of a gateway, put together."""
+    metrics, ledger = Metrics(), Ledger(uuid.uuid4().hex, time.time)
+    fleet = Fleet(reports, lambda: dispatcher.pump())
+    dispatcher = Dispatcher(routes, fleet, ledger)
+    airspace = Airspace(dispatcher, fleet, upstream, metrics, RetryBudget(), Poison(), TokenEstimate())
+    limits = Limits(time.monotonic)
+    return Gateway(routes, keys, limits, Flights(airspace), airspace, ledger, metrics), fleet
+
+
+async def _follow(routes: RouteTable, ledger: Ledger, fleet: Fleet) -> None:
+    """Hear all replicas that the view has."""
+    while True:
+        view = routes.view
+        if view is not None:
+            fleet.keep({address for addresses in view.endpoints.values() for address in addresses})
+            ledger.keep({(d.metadata.namespace, d.metadata.name) for d in view.deployments})
+        await asyncio.sleep(_VIEW_SECONDS)
 
 
 async def _refresh(keys: KeyRing) -> None:

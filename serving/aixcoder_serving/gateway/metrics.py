@@ -1,4 +1,8 @@
-"""What Prometheus reads of a gateway."""
+"""What Prometheus reads of a gateway: OpenTelemetry's names for generative AI where they fit, with Prometheus' rules.
+
+gen_ai.server.request.duration, gen_ai.server.time_to_first_token and gen_ai.client.token.usage of the semantic
+conventions 1.37.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-# Seconds. 0.2 and 0.5 are what users of editors feel (Copilot's mean, llama.vscode's patience).
-_FIRST_BYTE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
+# 0.2 and 0.5 are what users of editors feel (Copilot's mean, llama.vscode's patience).
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 
 
 class Metrics:
@@ -25,23 +30,41 @@ class Metrics:
         self.in_flight = Gauge(
             "aixcoder_gateway_requests_in_flight", "Completion requests being served.", registry=self.registry
         )
+        self.replicas_heard = Gauge(
+            "aixcoder_gateway_replicas_heard", "Replicas that tell this gateway their load.", registry=self.registry
+        )
+        self.duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "Time from a request's headers to its end, whatever became of it.",
+            ["gen_ai_request_model"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.first_byte = Histogram(
-            "aixcoder_gateway_first_byte_seconds",
+            "gen_ai_server_time_to_first_token_seconds",
             "Time from a request's headers to the first byte of its completion.",
+            ["gen_ai_request_model"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.waited = Histogram(
+            "aixcoder_gateway_waited_seconds",
+            "Time that completions waited for a replica, those whose client left meanwhile too.",
             ["model"],
-            buckets=_FIRST_BYTE_BUCKETS,
+            buckets=_SECONDS,
             registry=self.registry,
         )
         self.retries = Counter(
             "aixcoder_gateway_upstream_retries",
-            "Requests sent to a replica again, by what happened to them at the one before.",
+            "Requests sent to another replica, by what happened to them at the one before.",
             ["reason"],
             registry=self.registry,
         )
-        self.tokens = Counter(
-            "aixcoder_gateway_tokens",
+        self.tokens = Histogram(
+            "gen_ai_client_token_usage",
             "Tokens of completions that ended well.",
-            ["model", "kind"],
+            ["gen_ai_request_model", "gen_ai_token_type"],
+            buckets=_TOKENS,
             registry=self.registry,
         )
 

@@ -87,3 +87,27 @@ def no_replica() -> Problem:
 def not_synced() -> Problem:
     """The gateway has just started and has not read the cluster yet."""
     return Problem(503, "not_synced", "The gateway does not know its replicas yet; try again later.", retry_after=1)
+
+
+def overloaded(seconds: int) -> Problem:
+    """Everything is busy, and will be for longer than the client waits."""
+    return Problem(503, "overloaded", "All replicas are busy; try again later.", retry_after=max(min(seconds, 60), 1))
+
+
+def over_limit(seconds: int) -> Problem:
+    """The key has as much under way as it may, or had it in the last minute."""
+    return Problem(
+        429, "over_limit", "This API key is over its limit; try again later.", retry_after=max(min(seconds, 60), 1)
+    )
+
+
+def poison() -> Problem:
+    """The request was in flight when replicas died, more than once."""
+    return Problem(
+        422, "suspected_poison", "Replicas failed while they answered this very request; it is refused for ten minutes."
+    )
+
+
+def superseded() -> Problem:
+    """The same editor's next request took its place in the queue; a dialect answers with an empty completion."""
+    return Problem(200, "superseded", "A newer request of the same editor took the place of this one.")

@@ -1,11 +1,8 @@
-"""Which deployment answers a model name, and which of its replicas takes a request. Decides only; knows no network."""
+"""Which deployment answers a model name, and which replicas it has. Decides only; knows no network."""
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,21 +39,6 @@ class RouteTable(Protocol):
 
     async def run(self) -> None:
         """Keep the view fresh until cancelled."""
-
-
-class Outstanding(Counter[str]):
-    """Requests that this gateway has at each replica now."""
-
-    @contextmanager
-    def at(self, address: str) -> Iterator[None]:
-        """Count one request at `address` while the block runs."""
-        self[address] += 1
-        try:
-            yield
-        finally:
-            self[address] -= 1
-            if not self[address]:
-                del self[address]
 
 
 def claims(view: View) -> dict[str, DeploymentView]:
@@ -97,31 +79,6 @@ def units_with_traffic(view: View, deployment: DeploymentView) -> dict[str, tupl
     weights = deployment.status.traffic.weights
     namespace = deployment.metadata.namespace
     return {unit: view.endpoints.get((namespace, unit), ()) for unit, weight in weights.items() if weight > 0}
-
-
-def choose(
-    view: View,
-    deployment: DeploymentView,
-    outstanding: Mapping[str, int],
-    avoid: Collection[str | None] = (),
-    rng: random.Random = random,  # type: ignore[assignment]  # the module has the class's methods
-) -> str | None:
-    """The replica that takes the next request: a unit by its weight, in it the one with the fewest outstanding.
-
-    A unit without a replica to offer leaves its share to the others. Ties fall at random, so that gateways which all
-    start from zero do not all take the first. None where nothing but `avoid` is left.
-    """
-    weights = deployment.status.traffic.weights
-    free = {
-        unit: [address for address in addresses if address not in avoid]
-        for unit, addresses in units_with_traffic(view, deployment).items()
-    }
-    units = [unit for unit, addresses in free.items() if addresses]
-    if not units:
-        return None
-    addresses = free[rng.choices(units, [weights[unit] for unit in units])[0]]
-    least = min(outstanding.get(address, 0) for address in addresses)
-    return rng.choice([address for address in addresses if outstanding.get(address, 0) == least])
 
 
 def routes(view: View) -> Routes:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from aixcoder_serving.gateway.connection import BoundedProtocol
+
 # Editors keep their connections; a proxy in front may keep its own for up to a minute.
 _KEEP_ALIVE_SECONDS = 75
 
@@ -24,7 +26,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
-                http="httptools",
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

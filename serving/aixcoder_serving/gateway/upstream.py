@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 0.25
 """Within one cluster a connection takes a millisecond; a pod whose node is gone never answers at all."""
-SILENCE_SECONDS = 120.0
-"""The longest that a replica may say nothing: a long prompt behind a queue on a CPU."""
 _POOL_SECONDS = 30.0
 """An idle connection is dropped well before the replica drops it (75 s), so that the two seldom race."""
 _LINE_LIMIT = 4 * 2**20
@@ -40,9 +38,15 @@ class UpstreamError(Exception):
 
 
 class NotTaken(UpstreamError):
-    """The replica did not take the request: no connection, or it is full or draining."""
+    """There was no connection to the replica."""
 
     reason = "not_taken"
+
+
+class Busy(UpstreamError):
+    """The replica refused the request for want of room, or because it is leaving."""
+
+    reason = "busy"
 
 
 class Lost(UpstreamError):
@@ -52,7 +56,7 @@ class Lost(UpstreamError):
 
 
 class Silent(UpstreamError):
-    """The replica said nothing for `SILENCE_SECONDS`."""
+    """The replica said nothing for too long."""
 
     reason = "silent"
 
@@ -78,7 +82,7 @@ class Upstream:
     """The connections to all replicas. An async context manager."""
 
     def __init__(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         reused = aiohttp.TraceConfig()
         reused.on_connection_reuseconn.append(_note_reuse)
         self._pooled = _session(timeout, force_close=False, traces=[reused])
@@ -173,15 +177,13 @@ async def _send(session: aiohttp.ClientSession, url: str, body: bytes, used: Sim
 
 def _interrupted(where: str, error: Exception) -> UpstreamError:
     """What an error means on a connection over which the request went out."""
-    if isinstance(error, TimeoutError):
-        return Silent(f"{where} said nothing for {SILENCE_SECONDS:g} s")
     return Lost(f"{where}: {error!r}")
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
     """What an answer other than 200 means."""
     if response.status in (429, 503):
-        return NotTaken(f"{response.url} answered {response.status}")
+        return Busy(f"{response.url} answered {response.status}")
     if response.status >= 500 or response.status < 400:
         return Broken(f"{response.url} answered {response.status}")
     try:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass
 class Replica:
-    """A process that speaks protocol.py."""
+    """A process that speaks the protocol."""
 
     name: str
     process: subprocess.Popen[str]
@@ -34,6 +34,11 @@ class Replica:
         """What became of each request that reached it."""
         async with aiohttp.ClientSession() as session, session.get(f"http://{self.address}/seen") as response:
             return list(await response.json())
+
+    async def figures(self) -> dict[str, int]:
+        """How many ran at once, were refused, and run now."""
+        async with aiohttp.ClientSession() as session, session.get(f"http://{self.address}/figures") as response:
+            return dict(await response.json())
 
     def end(self) -> None:
         """Kill it, if it still lives."""
@@ -46,7 +51,7 @@ class Replica:
 class StartReplica(Protocol):
     """Starts a fake replica of a name, on loopback where no other address is said."""
 
-    def __call__(self, name: str, host: str = "127.0.0.1") -> Replica: ...
+    def __call__(self, name: str, host: str = "127.0.0.1", slots: int = 64) -> Replica: ...
 
 
 @pytest.fixture
@@ -54,9 +59,9 @@ def start_replica() -> Iterator[StartReplica]:
     """Start a fake replica of a name."""
     started: list[Replica] = []
 
-    def start(name: str, host: str = "127.0.0.1") -> Replica:
+    def start(name: str, host: str = "127.0.0.1", slots: int = 64) -> Replica:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.component.gateway.fake_replica", name, host],
+            [sys.executable, "-m", "tests.component.gateway.fake_replica", name, host, str(slots)],
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
@@ -127,6 +132,15 @@ class Running:
             if line.startswith(name) and all(f'{label}="{value}"' in line for label, value in labels.items()):
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
+
+
+async def heard(gateway: Running, count: int) -> None:
+    """Wait until so many replicas tell their load: until then each gets a few requests only."""
+
+    async def all_of_them() -> bool:
+        return await gateway.metric("aixcoder_gateway_replicas_heard") == count
+
+    await eventually(all_of_them)
 
 
 @asynccontextmanager

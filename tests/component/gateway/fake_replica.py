@@ -1,7 +1,7 @@
-"""A replica that speaks protocol.py and does what the test wrote into the prompt.
+"""A replica that speaks the protocol and does what the test wrote into the prompt.
 
-`python -m … NAME HOST` prints its port. The prompt is JSON: replica name (or "*") → `Script`. Only the model is fake:
-server, socket and process are real.
+`python -m … NAME HOST SLOTS` prints its port. The prompt is JSON: replica name (or "*") → `Script`. Only the model is
+fake: server, socket and process are real.
 """
 
 import asyncio
@@ -10,16 +10,26 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
 
 import uvicorn
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from aixcoder_serving.protocol import CompletionRequest, Delta, Failed, Finished, Message, Refused, Started
+from aixcoder_serving.protocol import (
+    CompletionRequest,
+    Delta,
+    Failed,
+    Finished,
+    LoadReport,
+    Message,
+    Refused,
+    Started,
+)
 
 
 class Script(BaseModel):
@@ -50,9 +60,47 @@ class Seen(BaseModel):
 
 
 class FakeReplica:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, slots: int) -> None:
         self.name = name
+        self.slots = slots
         self.seen: list[Seen] = []
+        self.most = 0
+        """Requests that ran at once."""
+        self.refused = 0
+        self.active: dict[int, int] = {}
+        """Tokens of each request that runs."""
+        self.changed = asyncio.Event()
+        self.number = 0
+
+    def report(self) -> LoadReport:
+        self.number += 1
+        return LoadReport(
+            number=self.number,
+            slots=self.slots,
+            running=len(self.active),
+            waiting=0,
+            room=max(self.slots - len(self.active), 0),
+            tokens=sum(self.active.values()),
+            blocks_free=100,
+            steps=self.number,
+        )
+
+    async def events(self, _request: Request) -> Response:
+        async def lines() -> AsyncIterator[bytes]:
+            while True:
+                changed = self.changed
+                yield self.report().model_dump_json().encode() + b"\n"
+                await asyncio.sleep(0.02)
+                await asyncio.wait([asyncio.ensure_future(changed.wait())], timeout=0.98)
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    def change(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def figures(self, _request: Request) -> Response:
+        return JSONResponse({"most": self.most, "refused": self.refused, "active": len(self.active)})
 
     async def page(self, _request: Request) -> Response:
         return JSONResponse([entry.model_dump() for entry in self.seen])
@@ -70,22 +118,34 @@ class FakeReplica:
         scripts = json.loads(prompt) if prompt.startswith("{") else {}  # a plain prompt: no script
         script = Script.model_validate(scripts.get(self.name, scripts.get("*", {})))
         if script.refuse is not None:
+            self.change()
             refused = Refused(message=f"refused with {script.refuse}", param="prompt")
             entry.end = "refused"
             await Response(refused.model_dump_json(), script.refuse, media_type="application/json")(
                 scope, receive, send
             )
             return
-        answering = asyncio.ensure_future(self._answer(script, entry, send))
+        if len(self.active) >= self.slots:
+            self.refused += 1
+            self.change()
+            self.seen.remove(entry)
+            await Response(Refused(message="full").model_dump_json(), 429)(scope, receive, send)
+            return
+        self.active[id(entry)] = 7 + asked.sampling.max_tokens
+        self.most = max(self.most, len(self.active))
+        self.change()
+        answering = asyncio.ensure_future(self._answer(script, asked, entry, send))
         leaving = asyncio.ensure_future(receive())
         await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        del self.active[id(entry)]
+        self.change()
         if not answering.done():
             entry.end = "cancelled"
             answering.cancel()
         leaving.cancel()
         await asyncio.gather(answering, leaving, return_exceptions=True)
 
-    async def _answer(self, script: Script, entry: Seen, send: Send) -> None:
+    async def _answer(self, script: Script, asked: CompletionRequest, entry: Seen, send: Send) -> None:
         async def say(message: Message) -> None:
             await write(message.model_dump_json().encode() + b"\n")
 
@@ -94,8 +154,8 @@ class FakeReplica:
 
         head = [(b"content-type", b"application/x-ndjson")]
         await send({"type": "http.response.start", "status": 200, "headers": head})
-        await say(Started(prompt_tokens=7))
-        for n in range(script.deltas + 1):
+        await say(Started(prompt_tokens=7, report=self.number + 1))
+        for n in range(len(asked.generated_token_ids), script.deltas + 1):
             if script.die_after == n:
                 await asyncio.sleep(0.05)  # what was said before is on its way
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -120,8 +180,15 @@ class FakeReplica:
 
 
 def main() -> None:
-    replica = FakeReplica(sys.argv[1])
-    app = Starlette(routes=[Route("/generate", replica, methods=["POST"]), Route("/seen", replica.page)])
+    replica = FakeReplica(sys.argv[1], int(sys.argv[3]))
+    app = Starlette(
+        routes=[
+            Route("/generate", replica, methods=["POST"]),
+            Route("/events", replica.events),
+            Route("/seen", replica.page),
+            Route("/figures", replica.figures),
+        ]
+    )
     listener = socket.create_server((sys.argv[2], 0))
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=75)

@@ -11,7 +11,7 @@ import pytest
 
 from aixcoder_serving.gateway.routing import View
 from aixcoder_serving.protocol import Sampling
-from tests.component.gateway.conftest import Running, StartReplica, Table, deployment, script
+from tests.component.gateway.conftest import Running, StartReplica, Table, deployment, heard, script
 
 
 async def test_whole_answer(gateway: Running, table: Table, start_replica: StartReplica) -> None:
@@ -96,7 +96,7 @@ async def test_several_models(gateway: Running, table: Table, start_replica: Sta
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        pytest.param({"prompt": "{}", "n": 2}, "`n` must be 1", id="by the gateway"),
+        pytest.param({"prompt": "{}", "n": 0}, "`n` must be", id="by the gateway"),
         pytest.param({"prompt": script(all_={"refuse": 400})}, "refused with 400", id="by the replica"),
         pytest.param(
             {"prompt": script(all_={"fail_after": (0, 400)}), "stream": True}, "failed as told", id="after its start"
@@ -124,7 +124,7 @@ async def test_replica_that_fails(gateway: Running, table: Table, start_replica:
 
 async def test_no_replica(gateway: Running, table: Table) -> None:
     table.serve()
-    client = await gateway.client(max_retries=2)  # the answer tells it not to
+    client = await gateway.client(max_retries=2, default_headers={"x-patience-ms": "50"})  # the answer tells it not to
     bodies = set()
     for _ in range(3):
         with pytest.raises(openai.InternalServerError) as caught:
@@ -134,7 +134,7 @@ async def test_no_replica(gateway: Running, table: Table) -> None:
         assert caught.value.response.headers["x-should-retry"] == "false"
         bodies.add(caught.value.response.content)
     assert len(bodies) == 1
-    assert await gateway.metric("aixcoder_gateway_requests_total", outcome="no_replica") == 3
+    assert await gateway.metric("aixcoder_gateway_requests_total", outcome="shed") == 3
 
 
 async def test_before_the_cluster_is_known(gateway: Running, table: Table) -> None:
@@ -192,19 +192,22 @@ async def test_large_prompt(gateway: Running, table: Table, start_replica: Start
 async def test_twenty_at_once_over_two_replicas(gateway: Running, table: Table, start_replica: StartReplica) -> None:
     replicas = [start_replica("a"), start_replica("b")]
     table.serve(*(replica.address for replica in replicas))
+    await heard(gateway, 2)
     client = await gateway.client()
     prompt = script(all_={"deltas": 5, "delay": 0.05})
 
     async def one(n: int) -> str:
+        user = f"editor {n}"
         if n % 2:
-            return (await client.completions.create(model="any", prompt=prompt)).choices[0].text
-        stream = await client.completions.create(model="any", prompt=prompt, stream=True)
+            return (await client.completions.create(model="any", prompt=prompt, user=user, seed=n)).choices[0].text
+        stream = await client.completions.create(model="any", prompt=prompt, user=user, seed=n, stream=True)
         return "".join([chunk.choices[0].text async for chunk in stream])
 
     texts = await asyncio.gather(*(one(n) for n in range(20)))
     whole = {"".join(f"{name}{n} " for n in range(5)) for name in ("a", "b")}
     assert set(texts) == whole
-    assert [len(await replica.seen()) for replica in replicas] == [10, 10]
+    # Two of its size are as good as none; above that the bound shares them out.
+    assert sorted([len(await replica.seen()) for replica in replicas])[0] >= 7
 
 
 async def test_routes_page(gateway: Running, table: Table) -> None:
@@ -229,7 +232,7 @@ async def test_no_code_in_logs(
     client = await gateway.client()
     await client.completions.create(model="any", prompt=script(a={}, private_code={}), suffix="private_code")
     with pytest.raises(openai.BadRequestError):
-        await client.completions.create(model="any", prompt="{}", suffix="private_code", n=2)
+        await client.completions.create(model="any", prompt="{}", suffix="private_code", n=0)
     with pytest.raises(openai.InternalServerError):
         await client.completions.create(model="any", prompt=script(a={"nonsense_after": 1}, private_code={}))
     ours = [record for record in caplog.records if record.name.startswith(("aixcoder", "uvicorn"))]

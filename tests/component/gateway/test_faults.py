@@ -39,16 +39,16 @@ async def connect(gateway: Running) -> tuple[asyncio.StreamReader, asyncio.Strea
 
 
 @pytest.mark.parametrize(
-    ("stream", "prompt"),
+    ("stream", "prompt", "phase"),
     [
-        pytest.param(True, SLOW, id="stream"),
-        pytest.param(False, SLOW, id="unary"),
-        pytest.param(True, script(all_={"delay": 30}), id="stream before its first byte"),
-        pytest.param(False, script(all_={"delay": 30}), id="unary before its first byte"),
+        pytest.param(True, SLOW, "decode", id="stream"),
+        pytest.param(False, SLOW, "decode", id="unary"),
+        pytest.param(True, script(all_={"delay": 30}), "prefill", id="stream before its first byte"),
+        pytest.param(False, script(all_={"delay": 30}), "prefill", id="unary before its first byte"),
     ],
 )
 async def test_client_that_leaves_cancels_at_once(
-    gateway: Running, table: Table, start_replica: StartReplica, stream: bool, prompt: str
+    gateway: Running, table: Table, start_replica: StartReplica, stream: bool, prompt: str, phase: str
 ) -> None:
     replica = start_replica("a")
     table.serve(replica.address)
@@ -63,7 +63,7 @@ async def test_client_that_leaves_cancels_at_once(
     (seen,) = await replica.seen()
     assert seen["end"] == "cancelled"
     assert time.monotonic() - left < 5
-    assert await gateway.metric("aixcoder_gateway_requests_total", outcome="client_gone") == 1
+    assert await gateway.metric("aixcoder_gateway_requests_total", outcome=f"client_gone_{phase}") == 1
     assert await gateway.metric("aixcoder_gateway_requests_in_flight") == 0
 
 
@@ -108,11 +108,22 @@ async def test_replica_gone_before_the_first_byte_is_replaced(
     table.prefer(bad.address, good.address)
     client = await gateway.client()
     for what in ({"cut_after": 0}, {"refuse": 503}, {"refuse": 429}, {"fail_after": (0, 503)}, {"die_after": 0}, {}):
-        # The last finds the process gone: its port refuses.
+        # The last finds the process gone, and knows it by its silence.
+        await asyncio.sleep(0.1)
         assert await completed(client, script(bad=what), stream) == "good0 good1 good2 "
     assert await gateway.metric("aixcoder_gateway_upstream_retries_total", reason="lost") == 3
-    assert await gateway.metric("aixcoder_gateway_upstream_retries_total", reason="not_taken") == 3
+    assert await gateway.metric("aixcoder_gateway_upstream_retries_total", reason="busy") == 0
     assert await gateway.metric("aixcoder_gateway_requests_total", outcome="completed") == 6
+
+
+async def test_another_replica_goes_on_with_a_greedy_answer(
+    gateway: Running, table: Table, start_replica: StartReplica
+) -> None:
+    bad, good = start_replica("bad"), start_replica("good")
+    table.prefer(bad.address, good.address)
+    client = await gateway.client()
+    assert await completed(client, script(bad={"die_after": 2}), stream=False) == "bad0 bad1 good2 "
+    assert (await good.seen())[0]["body"]["generated_token_ids"] == [0, 1]
 
 
 async def test_whole_answer_begins_anew_on_another_replica(
@@ -121,7 +132,9 @@ async def test_whole_answer_begins_anew_on_another_replica(
     bad, good = start_replica("bad"), start_replica("good")
     table.prefer(bad.address, good.address)
     client = await gateway.client()
-    assert await completed(client, script(bad={"die_after": 2}), stream=False) == "good0 good1 good2 "
+    prompt = script(bad={"die_after": 2})
+    answer = await client.completions.create(model="any", prompt=prompt, temperature=0.7)
+    assert answer.choices[0].text == "good0 good1 good2 "
 
 
 @pytest.mark.parametrize("what", [{"die_after": 2}, {"cut_after": 2}, {"fail_after": (2, 503)}])
@@ -130,16 +143,18 @@ async def test_stream_that_is_cut_ends_in_an_error(
 ) -> None:
     bad, good = start_replica("bad"), start_replica("good")
     table.prefer(bad.address, good.address)
-    stream = await (await gateway.client()).completions.create(model="any", prompt=script(bad=what), stream=True)
-    chunks = aiter(stream)
-    assert [(await anext(chunks)).choices[0].text for _ in range(2)] == ["bad0 ", "bad1 "]
-    with pytest.raises(openai.APIError, match="went away"):
-        await anext(chunks)
+    client = await gateway.client()
+    stream = await client.completions.create(model="any", prompt=script(bad=what), stream=True, temperature=0.7)
+    texts = []
+    with pytest.raises(openai.APIError, match="went away"):  # noqa: PT012 - what came before it counts
+        async for chunk in stream:
+            texts.append(chunk.choices[0].text)  # noqa: PERF401 - it raises
+    assert "".join(texts) == "bad0 bad1 "
     assert await good.seen() == []
-    body = {"prompt": script(all_={"cut_after": 1}), "stream": True}
+    body = {"prompt": script(all_={"cut_after": 1}), "stream": True, "temperature": 0.7}
     async with gateway.session.post(f"{gateway.url}/v1/completions", json=body) as response:
         assert "[DONE]" not in await response.text()
-    assert await gateway.metric("aixcoder_gateway_requests_total", outcome="replica_lost") == 2
+    assert await gateway.metric("aixcoder_gateway_requests_total", outcome="upstream_error") == 2
 
 
 @pytest.mark.parametrize("what", [{"cut_after": 0}, {"fail_after": (0, 503)}])
@@ -179,7 +194,7 @@ async def test_address_that_does_not_answer(gateway: Running, table: Table, star
         print(f"answered by the other replica after {(time.monotonic() - began) * 1000:.0f} ms")
         for each in waiting:
             each.close()
-    assert await gateway.metric("aixcoder_gateway_upstream_retries_total", reason="not_taken") == 1
+    assert await gateway.metric("aixcoder_gateway_upstream_retries_total", reason="not_taken") <= 1
 
 
 @asynccontextmanager
@@ -189,6 +204,9 @@ async def closes_after_one_answer() -> AsyncIterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for first in (True, False):
             head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"GET"):  # it tells nothing of its load
+                writer.close()
+                return
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             await reader.readexactly(length)
             if first:

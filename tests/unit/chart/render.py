@@ -117,6 +117,18 @@ EVERYTHING: Object = {
     "gateway": {
         "replicas": 4,
         "service": {"type": "NodePort", "port": 8000, "nodePort": 30080, "annotations": {"example.com/lb": "internal"}},
+        "ingress": {
+            "enabled": True,
+            "className": "nginx",
+            "host": "complete.example",
+            "tlsSecret": "complete-tls",
+            "annotations": {"nginx.ingress.kubernetes.io/proxy-buffering": "off"},
+        },
+        "httpRoute": {
+            "enabled": True,
+            "parentRefs": [{"name": "public", "namespace": "gateways"}],
+            "hostnames": ["complete.example"],
+        },
         "apiKeys": {"existingSecret": "keys"},
         "drain": {"noticeSeconds": 20, "graceSeconds": 100},
         "podDisruptionBudget": {"maxUnavailable": "25%"},
@@ -134,6 +146,7 @@ EVERYTHING: Object = {
         "volumeMounts": [{"name": "dependencies", "mountPath": "/opt/aixcoder/dependencies", "readOnly": True}],
         "imagePullSecrets": [{"name": "models"}],
     },
+    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "interval": "30s"},
     "networkPolicy": {
         "enabled": True,
         "clients": [{"namespaceSelector": {"matchLabels": {"example.com/editors": "yes"}}}],

@@ -217,3 +217,35 @@ def test_the_notes_end_in_a_command_and_name_the_licence(service: str, expected:
     assert last.startswith("curl ")
     body = last.split(" -d ")[1].strip("'")
     assert json.loads(body)["suffix"] == "\n"
+
+
+def test_ways_from_outside_are_off_by_themselves() -> None:
+    assert {o["kind"] for o in objects()} & {"Ingress", "HTTPRoute", "PodMonitor"} == set()
+
+
+def test_ways_from_outside_lead_to_the_gateways_service() -> None:
+    rendered = objects(EVERYTHING)
+    service = find(rendered, "Service", "aixcoder-gateway")
+    ingress = find(rendered, "Ingress", "aixcoder-gateway")["spec"]
+    (rule,) = ingress["rules"]
+    assert rule["http"]["paths"][0]["backend"]["service"] == {
+        "name": service["metadata"]["name"],
+        "port": {"name": service["spec"]["ports"][0]["name"]},
+    }
+    assert (rule["host"], ingress["tls"]) == (
+        "complete.example",
+        [{"secretName": "complete-tls", "hosts": ["complete.example"]}],
+    )
+    route = find(rendered, "HTTPRoute", "aixcoder-gateway")["spec"]
+    assert route["rules"][0]["backendRefs"] == [{"name": service["metadata"]["name"], "port": 8000}]
+
+
+def test_pod_monitors_scrape_ports_that_exist() -> None:
+    rendered = objects(EVERYTHING)
+    for component in ("operator", "gateway"):
+        monitor = find(rendered, "PodMonitor", f"aixcoder-{component}")
+        pod = pod_templates(rendered)[f"Deployment/aixcoder-{component}"]
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        assert endpoint["port"] in [port["name"] for port in pod["spec"]["containers"][0]["ports"]]
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        assert monitor["metadata"]["labels"]["release"] == "prometheus"

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from aixcoder_serving.gateway.keys import KeyRing, identify, parse_record
+from aixcoder_serving.gateway.keys import Key, KeyRing, identify, parse_record
 
 SECRET = "s" * 43
 KEY = f"axk_team-a_{SECRET}"
-DIGESTS = {"team-a": hashlib.sha256(KEY.encode()).hexdigest()}
+DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
+KEYS = {"team-a": Key(id="team-a", sha256=DIGEST)}
+
+
+def id_of(key: Key | None) -> str | None:
+    return key.id if key is not None else None
 
 
 @pytest.mark.parametrize(
@@ -33,34 +38,54 @@ DIGESTS = {"team-a": hashlib.sha256(KEY.encode()).hexdigest()}
     ],
 )
 def test_who_it_is(authorization: str | None, known: str | None) -> None:
-    assert identify(authorization, DIGESTS) == known
+    assert id_of(identify(authorization, KEYS)) == known
 
 
 def test_secret_may_hold_what_base64url_holds() -> None:
     key = "axk_a_" + "_-" * 20 + "Z"
-    assert identify(f"Bearer {key}", {"a": hashlib.sha256(key.encode()).hexdigest()}) == "a"
+    keys = {"a": Key(id="a", sha256=hashlib.sha256(key.encode()).hexdigest())}
+    assert id_of(identify(f"Bearer {key}", keys)) == "a"
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        pytest.param("", "not valid JSON", id="empty"),
-        pytest.param("[" * 100_000, "not valid JSON", id="deep"),
+        pytest.param("", "must be JSON", id="empty"),
+        pytest.param("[" * 100_000, "must be JSON", id="deep"),
         pytest.param("[]", "64 hex digits", id="list"),
-        pytest.param("{}", "64 hex digits", id="no digest"),
-        pytest.param('{"sha256": 5}', "64 hex digits", id="number"),
-        pytest.param(json.dumps({"sha256": KEY}), "64 hex digits", id="the key itself"),
+        pytest.param("{}", "sha256", id="no digest"),
+        pytest.param('{"sha256": 5}', "sha256", id="number"),
+        pytest.param(json.dumps({"sha256": KEY}), "sha256", id="the key itself"),
+        pytest.param(json.dumps({"sha256": DIGEST, "weight": 0}), "weight", id="no weight"),
+        pytest.param(json.dumps({"sha256": DIGEST, "mostAtOnce": 0}), "mostAtOnce", id="nothing at once"),
     ],
 )
 def test_bad_record(content: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence) as caught:
-        parse_record(content)
+        parse_record("team-a", content)
     assert SECRET not in str(caught.value)
 
 
 def test_record_may_say_more() -> None:
-    digest = DIGESTS["team-a"]
-    assert parse_record(json.dumps({"sha256": digest.upper(), "weight": 2})) == digest
+    record = {
+        "sha256": DIGEST.upper(),
+        "weight": 2,
+        "team": "t",
+        "shared": True,
+        "mostAtOnce": 3,
+        "mostAMinute": 9,
+        "x": 1,
+    }
+    key = parse_record("team-a", json.dumps(record))
+    assert (key.id, key.weight, key.team, key.shared, key.most_at_once, key.most_a_minute) == (
+        "team-a",
+        2,
+        "t",
+        True,
+        3,
+        9,
+    )
+    assert identify(f"Bearer {KEY}", {"team-a": key}) == key
 
 
 def mount(directory: Path, version: str, keys: dict[str, str]) -> None:
@@ -84,16 +109,16 @@ def test_keys_of_a_mounted_secret_follow_it(tmp_path: Path) -> None:
     first, second = f"axk_a_{SECRET}", f"axk_b_{SECRET}"
     mount(tmp_path, "1", {"a": first})
     ring = KeyRing(tmp_path)
-    assert (ring.identify(f"Bearer {first}"), ring.identify(f"Bearer {second}")) == ("a", None)
+    assert (id_of(ring.identify(f"Bearer {first}")), id_of(ring.identify(f"Bearer {second}"))) == ("a", None)
     mount(tmp_path, "2", {"b": second})
     ring.refresh()
-    assert (ring.identify(f"Bearer {first}"), ring.identify(f"Bearer {second}")) == (None, "b")
+    assert (id_of(ring.identify(f"Bearer {first}")), id_of(ring.identify(f"Bearer {second}"))) == (None, "b")
 
 
 def test_one_bad_file_leaves_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mount(tmp_path, "1", {"a": f"axk_a_{SECRET}"})
     (tmp_path / "broken").write_text("axk_b_secret")
-    assert KeyRing(tmp_path).identify(f"Bearer axk_a_{SECRET}") == "a"
+    assert id_of(KeyRing(tmp_path).identify(f"Bearer axk_a_{SECRET}")) == "a"
     assert "'broken' is left out" in caplog.text
 
 
@@ -104,7 +129,7 @@ def test_keys_stay_while_the_directory_is_away(tmp_path: Path) -> None:
     ring = KeyRing(directory)
     directory.rename(tmp_path / "away")
     ring.refresh()
-    assert ring.identify(f"Bearer axk_a_{SECRET}") == "a"
+    assert id_of(ring.identify(f"Bearer axk_a_{SECRET}")) == "a"
 
 
 def test_no_directory_at_the_start_is_an_error(tmp_path: Path) -> None:

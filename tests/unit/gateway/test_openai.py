@@ -3,15 +3,23 @@
 import json
 
 import pytest
-from pydantic import ValidationError
 
 from aixcoder_serving.gateway import problems
-from aixcoder_serving.gateway.dialects import Ask, Identity, Model, to_request
+from aixcoder_serving.gateway.dialects import Answer, Ask, Identity, Model, Usage, to_requests
 from aixcoder_serving.gateway.dialects.openai import OpenAI
 from aixcoder_serving.gateway.problems import Problem
-from aixcoder_serving.protocol import CompletionDefaults, Finished, Sampling
+from aixcoder_serving.gateway.transcript import Piece
+from aixcoder_serving.protocol import (
+    CompletionDefaults,
+    CompletionRequest,
+    Finished,
+    LikelyToken,
+    Sampling,
+    TokenLogprobs,
+)
 
 IDENTITY = Identity("cmpl-1", "aixcoder-7b", 1700000000)
+USAGE = Usage(7, 3, 5)
 FINISHED = Finished(finish_reason="length", prompt_tokens=7, completion_tokens=3, cached_tokens=5)
 
 
@@ -22,30 +30,40 @@ def parse(**fields: object) -> Ask:
 @pytest.mark.parametrize(
     ("body", "ask"),
     [
-        pytest.param({"prompt": "a"}, Ask(prefix="a"), id="text"),
-        pytest.param({"prompt": ""}, Ask(prefix=""), id="empty text"),
-        pytest.param({"prompt": [1, 2]}, Ask(prompt_token_ids=(1, 2)), id="token ids"),
-        pytest.param({"prompt": "a", "suffix": "b"}, Ask(prefix="a", suffix="b"), id="suffix"),
-        pytest.param({"prompt": "a", "suffix": ""}, Ask(prefix="a", suffix=""), id="an empty suffix is one"),
-        pytest.param({"prompt": "a", "suffix": None}, Ask(prefix="a"), id="null suffix is none"),
-        pytest.param({"prompt": "a", "model": "m"}, Ask(prefix="a", model="m"), id="model"),
-        pytest.param({"prompt": "a", "max_tokens": 0}, Ask(prefix="a", max_tokens=0), id="no tokens"),
-        pytest.param({"prompt": "a", "temperature": 1}, Ask(prefix="a", temperature=1.0), id="integer temperature"),
-        pytest.param({"prompt": "a", "top_p": 0.5, "seed": -3}, Ask(prefix="a", top_p=0.5, seed=-3), id="sampling"),
-        pytest.param({"prompt": "a", "stop": "\n"}, Ask(prefix="a", stop=("\n",)), id="one stop"),
-        pytest.param({"prompt": "a", "stop": ["x", "y"]}, Ask(prefix="a", stop=("x", "y")), id="stops"),
-        pytest.param({"prompt": "a", "stop": None}, Ask(prefix="a"), id="null stop"),
-        pytest.param({"prompt": "a", "ignore_eos": True}, Ask(prefix="a", ignore_eos=True), id="vLLM's ignore_eos"),
-        pytest.param({"prompt": "a", "stream": True}, Ask(prefix="a", stream=True), id="stream"),
+        pytest.param({"prompt": "a"}, Ask(("a",)), id="text"),
+        pytest.param({"prompt": ""}, Ask(("",)), id="empty text"),
+        pytest.param({"prompt": [1, 2]}, Ask(((1, 2),)), id="token ids"),
+        pytest.param({"prompt": "a", "suffix": "b"}, Ask(("a",), suffix="b"), id="suffix"),
+        pytest.param({"prompt": "a", "suffix": ""}, Ask(("a",), suffix=""), id="an empty suffix is one"),
+        pytest.param({"prompt": "a", "suffix": None}, Ask(("a",)), id="null suffix is none"),
+        pytest.param({"prompt": "a", "model": "m"}, Ask(("a",), model="m"), id="model"),
+        pytest.param({"prompt": "a", "max_tokens": 0}, Ask(("a",), max_tokens=0), id="no tokens"),
+        pytest.param({"prompt": "a", "temperature": 1}, Ask(("a",), temperature=1.0), id="integer temperature"),
+        pytest.param({"prompt": "a", "top_p": 0.5, "seed": -3}, Ask(("a",), top_p=0.5, seed=-3), id="sampling"),
+        pytest.param({"prompt": "a", "stop": "\n"}, Ask(("a",), stop=("\n",)), id="one stop"),
+        pytest.param({"prompt": "a", "stop": ["x", "y"]}, Ask(("a",), stop=("x", "y")), id="stops"),
+        pytest.param({"prompt": "a", "stop": None}, Ask(("a",)), id="null stop"),
+        pytest.param({"prompt": "a", "ignore_eos": True}, Ask(("a",), ignore_eos=True), id="vLLM's ignore_eos"),
+        pytest.param({"prompt": "a", "stream": True}, Ask(("a",), stream=True), id="stream"),
         pytest.param(
             {"prompt": "a", "stream": True, "stream_options": {"include_usage": True, "x": 1}},
-            Ask(prefix="a", stream=True, include_usage=True),
+            Ask(("a",), stream=True, include_usage=True),
             id="usage in the stream",
         ),
-        pytest.param({"prompt": "a", "n": 1, "best_of": 1, "echo": False}, Ask(prefix="a"), id="what one may send"),
-        pytest.param({"prompt": "a", "presence_penalty": 0.0, "logit_bias": {}}, Ask(prefix="a"), id="neutral"),
-        pytest.param({"prompt": "a", "user": "u", "whatever": {"x": []}}, Ask(prefix="a"), id="unknown fields"),
-        pytest.param({"prompt": "é\u2028😀"}, Ask(prefix="é\u2028😀"), id="unicode"),
+        pytest.param({"prompt": ["a", "b"]}, Ask(("a", "b")), id="texts"),
+        pytest.param({"prompt": [[1, 2], [3]]}, Ask(((1, 2), (3,))), id="lists of token ids"),
+        pytest.param({"prompt": "a", "n": 1, "best_of": 1, "echo": False}, Ask(("a",)), id="one of all"),
+        pytest.param({"prompt": "a", "n": 3}, Ask(("a",), n=3, best_of=3), id="three"),
+        pytest.param({"prompt": "a", "best_of": 3}, Ask(("a",), best_of=3), id="the best of three"),
+        pytest.param({"prompt": "a", "echo": True, "logprobs": 0}, Ask(("a",), echo=True, logprobs=0), id="echo"),
+        pytest.param({"prompt": "a", "logprobs": False}, Ask(("a",)), id="no logprobs"),
+        pytest.param(
+            {"prompt": "a", "presence_penalty": -2, "frequency_penalty": 0.5, "logit_bias": {"5": -100}},
+            Ask(("a",), presence_penalty=-2.0, frequency_penalty=0.5, logit_bias=((5, -100.0),)),
+            id="penalties and bias",
+        ),
+        pytest.param({"prompt": "a", "user": "u", "whatever": {"x": []}}, Ask(("a",), user="u"), id="unknown fields"),
+        pytest.param({"prompt": "é\u2028😀"}, Ask(("é\u2028😀",)), id="unicode"),
     ],
 )
 def test_body_is_read(body: dict[str, object], ask: Ask) -> None:
@@ -55,14 +73,16 @@ def test_body_is_read(body: dict[str, object], ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("body", "param", "sentence"),
     [
-        pytest.param({}, "prompt", "one string or one list of token ids", id="no prompt"),
-        pytest.param({"prompt": ["a"]}, "prompt", "one request for each prompt", id="list of texts"),
-        pytest.param({"prompt": [[1], [2]]}, "prompt", "one request for each prompt", id="list of token ids"),
+        pytest.param({}, "prompt", "a string, a list", id="no prompt"),
         pytest.param({"prompt": []}, "prompt", "list of token ids", id="empty list"),
+        pytest.param({"prompt": [[]]}, "prompt", "list of token ids", id="empty ids"),
+        pytest.param({"prompt": ["a", 1]}, "prompt", "list of strings", id="a mixture"),
         pytest.param({"prompt": [1, True]}, "prompt", "list of token ids", id="a bool is no token id"),
-        pytest.param({"prompt": [1, -1]}, "prompt", "no token id", id="negative token id"),
-        pytest.param({"prompt": [2**40]}, "prompt", "no token id", id="huge token id"),
-        pytest.param({"prompt": {"a": 1}}, "prompt", "one string", id="object"),
+        pytest.param({"prompt": [1, -1]}, "prompt", "token ids from 0", id="negative token id"),
+        pytest.param({"prompt": [2**40]}, "prompt", "token ids", id="huge token id"),
+        pytest.param({"prompt": {"a": 1}}, "prompt", "a string", id="object"),
+        pytest.param({"prompt": ["a"] * 65}, "prompt", "more than 64", id="too many prompts"),
+        pytest.param({"prompt": ["a"] * 33, "n": 2}, "prompt", "more than 64", id="too many completions"),
         pytest.param({"prompt": [1], "suffix": ""}, "suffix", "goes with a text", id="suffix with token ids"),
         pytest.param({"prompt": "a", "suffix": 3}, "suffix", "a string", id="suffix"),
         pytest.param({"prompt": "a", "max_tokens": -1}, "max_tokens", "integer from 0", id="max_tokens"),
@@ -77,13 +97,20 @@ def test_body_is_read(body: dict[str, object], ask: Ask) -> None:
         pytest.param({"prompt": "a", "stream": "maybe"}, "stream", "true or false", id="stream"),
         pytest.param({"prompt": "a", "stream_options": 1}, "stream_options", "include_usage", id="stream_options"),
         pytest.param({"prompt": "a", "model": 5}, "model", "a string", id="model"),
-        pytest.param({"prompt": "a", "n": 2}, "n", "one request for each", id="n"),
-        pytest.param({"prompt": "a", "best_of": 2}, "best_of", "only one", id="best_of"),
-        pytest.param({"prompt": "a", "echo": True}, "echo", "not supported", id="echo"),
-        pytest.param({"prompt": "a", "logprobs": 0}, "logprobs", "not supported", id="logprobs"),
-        pytest.param({"prompt": "a", "presence_penalty": 0.5}, "presence_penalty", "send 0", id="presence"),
-        pytest.param({"prompt": "a", "frequency_penalty": -1}, "frequency_penalty", "send 0", id="frequency"),
-        pytest.param({"prompt": "a", "logit_bias": {"5": 1}}, "logit_bias", "not supported", id="logit_bias"),
+        pytest.param({"prompt": "a", "n": 0}, "n", "from 1 to 64", id="n"),
+        pytest.param({"prompt": "a", "n": 65}, "n", "from 1 to 64", id="a large n"),
+        pytest.param({"prompt": "a", "n": 3, "best_of": 2}, "best_of", "no less than `n`", id="best_of below n"),
+        pytest.param(
+            {"prompt": "a", "best_of": 2, "stream": True}, "best_of", "can not be streamed", id="best, streamed"
+        ),
+        pytest.param({"prompt": [1], "echo": True}, "echo", "a text", id="echo of ids"),
+        pytest.param({"prompt": "a", "logprobs": 21}, "logprobs", "0 to 20", id="logprobs"),
+        pytest.param({"prompt": "a", "logprobs": True}, "logprobs", "0 to 20", id="true is no number"),
+        pytest.param({"prompt": "a", "presence_penalty": 2.5}, "presence_penalty", "-2 to 2", id="presence"),
+        pytest.param({"prompt": "a", "frequency_penalty": -3}, "frequency_penalty", "-2 to 2", id="frequency"),
+        pytest.param({"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias", "token ids", id="bias of a word"),
+        pytest.param({"prompt": "a", "logit_bias": {"5": 101}}, "logit_bias", "-100 to 100", id="a large bias"),
+        pytest.param({"prompt": "a", "user": 5}, "user", "a string", id="user"),
     ],
 )
 def test_bad_field_is_refused_by_name(body: dict[str, object], param: str, sentence: str) -> None:
@@ -120,15 +147,15 @@ def test_a_refusal_holds_nothing_of_what_was_sent() -> None:
 @pytest.mark.parametrize(
     ("ask", "defaults", "sampling"),
     [
-        pytest.param(Ask(prefix="a"), CompletionDefaults(), Sampling(), id="the protocol's"),
+        pytest.param(Ask(("a",)), CompletionDefaults(), Sampling(), id="the protocol's"),
         pytest.param(
-            Ask(prefix="a"),
+            Ask(("a",)),
             CompletionDefaults(max_tokens=64, temperature=0.2),
             Sampling(max_tokens=64, temperature=0.2),
             id="the deployment's",
         ),
         pytest.param(
-            Ask(prefix="a", max_tokens=0, temperature=0.0, top_p=0.9, seed=1, stop=("x",), ignore_eos=True),
+            Ask(("a",), max_tokens=0, temperature=0.0, top_p=0.9, seed=1, stop=("x",), ignore_eos=True),
             CompletionDefaults(max_tokens=64, temperature=0.2),
             Sampling(max_tokens=0, temperature=0.0, top_p=0.9, seed=1, stop=("x",), ignore_eos=True),
             id="the client's, zero too",
@@ -136,24 +163,38 @@ def test_a_refusal_holds_nothing_of_what_was_sent() -> None:
     ],
 )
 def test_what_the_client_left_out(ask: Ask, defaults: CompletionDefaults, sampling: Sampling) -> None:
-    assert to_request(ask, defaults, "r").sampling == sampling
+    assert to_requests(ask, defaults, "r", "")[0].sampling == sampling
+
+
+def requests(ask: Ask) -> list[CompletionRequest]:
+    return to_requests(ask, CompletionDefaults(), "r", "salt")
 
 
 def test_request_carries_the_prompt_as_it_came() -> None:
-    request = to_request(Ask(prompt_token_ids=(5, 6)), CompletionDefaults(), "r")
+    (request,) = requests(Ask(((5, 6),)))
     assert (request.id, request.prefix, request.suffix, request.prompt_token_ids) == ("r", None, None, (5, 6))
-    request = to_request(Ask(prefix="a", suffix=""), CompletionDefaults(), "r")
-    assert (request.prefix, request.suffix, request.prompt_token_ids) == ("a", "", None)
+    (request,) = requests(Ask(("a",), suffix=""))
+    assert (request.prefix, request.suffix, request.prompt_token_ids, request.cache_salt) == ("a", "", None, "salt")
 
 
-def test_an_invalid_message_says_nothing_of_the_prompt() -> None:
-    with pytest.raises(ValidationError) as caught:
-        to_request(Ask(prefix="secret", prompt_token_ids=(1,)), CompletionDefaults(), "r")
-    assert "secret" not in str(caught.value)
+def test_a_request_for_each_sample_of_each_prompt() -> None:
+    found = requests(Ask(("a", "b"), n=2, best_of=2, seed=2**63 - 1))
+    assert [(r.id, r.prefix, r.sampling.seed) for r in found] == [
+        ("r-0", "a", 2**63 - 1),
+        ("r-1", "a", -(2**63)),
+        ("r-2", "b", 2**63 - 1),
+        ("r-3", "b", -(2**63)),
+    ]
+
+
+def test_the_best_need_logprobs_and_an_echo_those_of_the_prompt() -> None:
+    assert [r.sampling.logprobs for r in requests(Ask(("a",), best_of=2))] == [0, 0]
+    assert requests(Ask(("a",), echo=True, logprobs=3))[0].sampling.prompt_logprobs == 3
+    assert requests(Ask(("a",), logprobs=3))[0].sampling.prompt_logprobs is None
 
 
 def test_whole_answer() -> None:
-    body = json.loads(OpenAI().writer(Ask(), IDENTITY).whole("x = 1", FINISHED))
+    body = json.loads(OpenAI().writer(Ask(("a",)), IDENTITY).whole([Answer(0, Piece("x = 1"), FINISHED)], USAGE))
     assert body == {
         "id": "cmpl-1",
         "object": "text_completion",
@@ -179,7 +220,7 @@ def events(stream: bytes) -> list[object]:
 
 @pytest.mark.parametrize("include_usage", [False, True])
 def test_stream(include_usage: bool) -> None:
-    writer = OpenAI().writer(Ask(include_usage=include_usage), IDENTITY)
+    writer = OpenAI().writer(Ask(("a",), include_usage=include_usage), IDENTITY)
     head = {"id": "cmpl-1", "object": "text_completion", "created": 1700000000, "model": "aixcoder-7b"}
     null = {"usage": None} if include_usage else {}
     expected: list[object] = [
@@ -187,13 +228,43 @@ def test_stream(include_usage: bool) -> None:
         head | {"choices": [{"index": 0, "text": "", "logprobs": None, "finish_reason": "length"}]} | null,
     ]
     if include_usage:
-        usage = json.loads(writer.whole("", FINISHED))["usage"]
+        usage = json.loads(writer.whole([], USAGE))["usage"]
         expected.append(head | {"choices": [], "usage": usage})
-    assert events(writer.delta("a\n\n") + writer.end(FINISHED)) == [*expected, "[DONE]"]
+    stream = writer.delta(0, Piece("a\n\n")) + writer.finish(0, FINISHED) + writer.end(USAGE)
+    assert events(stream) == [*expected, "[DONE]"]
+
+
+def token(text: str, logprob: float) -> TokenLogprobs:
+    return TokenLogprobs(token_id=1, text=text, logprob=logprob, top=(LikelyToken(token_id=2, text="?", logprob=-0.5),))
+
+
+def test_logprobs_have_offsets_in_the_text() -> None:
+    writer = OpenAI().writer(Ask(("a",), logprobs=1), IDENTITY)
+    first = events(writer.delta(0, Piece("ab", (token("a", -1.0), token("b", -2.0)))))[0]
+    second = events(writer.delta(0, Piece("c", (token("c", -3.0),))))[0]
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    assert first["choices"][0]["logprobs"] == {
+        "tokens": ["a", "b"],
+        "token_logprobs": [-1.0, -2.0],
+        "top_logprobs": [{"?": -0.5}, {"?": -0.5}],
+        "text_offset": [0, 1],
+    }
+    assert second["choices"][0]["logprobs"]["text_offset"] == [2]
+
+
+def test_an_echo_stands_before_the_first_piece_only() -> None:
+    writer = OpenAI().writer(Ask(("def ",), echo=True), IDENTITY)
+    texts = [
+        event["choices"][0]["text"]
+        for event in events(writer.delta(0, Piece("f")) + writer.delta(0, Piece("()")))
+        if isinstance(event, dict)
+    ]
+    assert texts == ["def f", "()"]
 
 
 def test_broken_stream_ends_in_an_error_and_is_not_done() -> None:
-    (event,) = events(OpenAI().writer(Ask(), IDENTITY).broken(problems.replica_lost()))
+    (event,) = events(OpenAI().writer(Ask(("a",)), IDENTITY).broken(problems.replica_lost()))
     assert isinstance(event, dict)
     assert event["error"]["code"] == "replica_lost"
 

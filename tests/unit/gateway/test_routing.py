@@ -1,13 +1,10 @@
-"""Which deployment answers, and which replica."""
-
-import random
-from collections import Counter
+"""Which deployment answers, and which replicas it has."""
 
 import pytest
 
 from aixcoder_serving.gateway import routing
 from aixcoder_serving.gateway.problems import Problem
-from aixcoder_serving.gateway.routing import Outstanding, View
+from aixcoder_serving.gateway.routing import View
 from aixcoder_serving.gateway.static import StaticRoutes
 from aixcoder_serving.protocol import DeploymentView
 
@@ -67,62 +64,15 @@ def test_same_age_is_settled_by_uid() -> None:
     assert routing.claims(View.of([second, first], {}))["s"] is first
 
 
-@pytest.mark.parametrize(
-    ("weights", "endpoints", "outstanding", "avoid", "possible"),
-    [
-        pytest.param({"u": 100}, {"u": (ONE,)}, {}, (), {ONE}, id="the only one"),
-        pytest.param({"u": 100}, {"u": (ONE, TWO)}, {}, (), {ONE, TWO}, id="a tie falls at random"),
-        pytest.param({"u": 100}, {"u": (ONE, TWO, THREE)}, {ONE: 2, TWO: 1, THREE: 1}, (), {TWO, THREE}, id="least"),
-        pytest.param({"u": 100}, {"u": (ONE, TWO)}, {ONE: 0, TWO: 9}, {ONE}, {TWO}, id="avoided though idle"),
-        pytest.param({"u": 100}, {"u": (ONE,)}, {}, {ONE}, {None}, id="all avoided"),
-        pytest.param({}, {"u": (ONE,)}, {}, (), {None}, id="no traffic"),
-        pytest.param({"u": 0}, {"u": (ONE,)}, {}, (), {None}, id="no weight"),
-        pytest.param({"u": 100}, {}, {}, (), {None}, id="no endpoint"),
-        pytest.param({"u": 100}, {"v": (ONE,)}, {}, (), {None}, id="a unit without traffic"),
-        pytest.param({"u": 1, "v": 99}, {"u": (ONE,)}, {}, (), {ONE}, id="an empty unit leaves its share"),
-        pytest.param({"u": 1, "v": 99}, {"u": (ONE,), "v": (TWO,)}, {}, {TWO}, {ONE}, id="an avoided unit too"),
-        pytest.param(
-            {"u": 50, "v": 50}, {"u": (ONE,), "v": (TWO,)}, {ONE: 50}, (), {ONE, TWO}, id="weights before work"
-        ),
-    ],
-)
-def test_choice(
-    weights: dict[str, int],
-    endpoints: dict[str, tuple[str, ...]],
-    outstanding: dict[str, int],
-    avoid: set[str],
-    possible: set[str | None],
-) -> None:
-    chosen = deployment("d", weights=weights)
-    view = View.of([chosen], {("ns", unit): addresses for unit, addresses in endpoints.items()})
-    rng = random.Random(1)
-    assert {routing.choose(view, chosen, outstanding, avoid, rng) for _ in range(200)} == possible
-
-
 def test_units_of_another_namespace_are_others() -> None:
     chosen = deployment("d", weights={"u": 1})
-    assert routing.choose(View.of([chosen], {("elsewhere", "u"): (ONE,)}), chosen, {}) is None
-
-
-def test_weights_share_requests() -> None:
-    chosen = deployment("d", weights={"u": 90, "v": 10})
-    view = View.of([chosen], {("ns", "u"): (ONE,), ("ns", "v"): (TWO,)})
-    rng = random.Random(1)
-    counts = Counter(routing.choose(view, chosen, {}, (), rng) for _ in range(2000))
-    assert 0.87 < counts[ONE] / 2000 < 0.93
+    assert routing.units_with_traffic(View.of([chosen], {("elsewhere", "u"): (ONE,)}), chosen) == {"u": ()}
 
 
 def test_current_state_of_a_deployment() -> None:
     before, now = deployment("d", weights={"u": 1}), deployment("d", weights={"v": 1})
     assert routing.current(View.of([A, now], {}), before) is now
     assert routing.current(View.of([A], {}), before) is before
-
-
-def test_outstanding_counts_and_forgets() -> None:
-    outstanding = Outstanding()
-    with outstanding.at(ONE), outstanding.at(ONE), outstanding.at(TWO):
-        assert outstanding == {ONE: 2, TWO: 1}
-    assert dict(outstanding) == {}
 
 
 def test_page_shows_what_is_acted_on() -> None:
@@ -141,4 +91,4 @@ def test_static_routes_lead_to_their_replica_while_it_is_ready() -> None:
     assert static.view is not None
     (found,) = static.view.deployments
     assert (found.served_name, found.spec.engine.max_model_length) == ("tiny", 512)
-    assert routing.choose(static.view, found, {}) == ONE
+    assert routing.units_with_traffic(static.view, found) == {"local": (ONE,)}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aixcoder_serving.gateway.dialects import Ask, Identity, Model, Writer
+from aixcoder_serving.gateway.dialects import Answer, Ask, Identity, Model, Prompt, Usage, Writer
 from aixcoder_serving.gateway.problems import Problem, invalid
-from aixcoder_serving.protocol import Finished
+from aixcoder_serving.gateway.transcript import Piece
+from aixcoder_serving.protocol import Finished, TokenLogprobs
+
+MOST_COMPLETIONS = 64
+"""Of one request."""
 
 _TOKEN_ID_END = 2**31
 
@@ -21,8 +25,11 @@ class _StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class _Body(BaseModel):
-    """The fields that mean something here. null is as good as absent; unknown fields are tolerated."""
+class CompletionBody(BaseModel):
+    """The fields of `POST /v1/completions` that mean something here.
+
+    null is as good as absent; unknown fields are tolerated.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -37,13 +44,14 @@ class _Body(BaseModel):
     ignore_eos: bool | None = None  # vLLM's: for measuring
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
-    n: int | None = None
-    best_of: int | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_COMPLETIONS)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MOST_COMPLETIONS)] | None = None
     echo: bool | None = None
-    logprobs: Any = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20, strict=True)] | Literal[False] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = None
+    user: Annotated[str, Field(max_length=1024)] | None = None
 
 
 _EXPECTED = {
@@ -57,12 +65,14 @@ _EXPECTED = {
     "ignore_eos": "true or false",
     "stream": "true or false",
     "stream_options": 'an object such as {"include_usage": true}',
-    "n": "an integer",
-    "best_of": "an integer",
+    "n": f"an integer from 1 to {MOST_COMPLETIONS}",
+    "best_of": f"an integer from 1 to {MOST_COMPLETIONS}, no less than `n`",
     "echo": "true or false",
-    "presence_penalty": "a number",
-    "frequency_penalty": "a number",
-    "logit_bias": "an object of token id to number",
+    "logprobs": "an integer from 0 to 20",
+    "presence_penalty": "a number from -2 to 2",
+    "frequency_penalty": "a number from -2 to 2",
+    "logit_bias": "an object of at most 1024 token ids, each with a number from -100 to 100",
+    "user": "a string of at most 1024 characters",
 }
 
 
@@ -70,39 +80,48 @@ class OpenAI:
     """The dialect of OpenAI's legacy completions, which most plug-ins speak."""
 
     name = "openai"
+    patience_seconds = 30.0
 
     def parse(self, body: bytes) -> Ask:
         """Read the body of `POST /v1/completions`; see `Dialect.parse`."""
         try:
-            fields = _Body.model_validate_json(body)
+            fields = CompletionBody.model_validate_json(body)
         except ValidationError as error:
             raise _sentence(error) from None
-        _refuse_what_is_not_built(fields)
-        prefix, token_ids = _prompt(fields.prompt)
-        if token_ids is not None and fields.suffix is not None:
-            raise invalid("`suffix` goes with a text `prompt`: token ids are run as they are.", "suffix")
+        prompts = _prompts(fields.prompt)
+        n, best_of = fields.n or 1, fields.best_of or fields.n or 1
+        _check(fields, prompts, n, best_of)
         return Ask(
             model=fields.model,
             stream=bool(fields.stream),
             include_usage=bool(fields.stream_options and fields.stream_options.include_usage),
-            prefix=prefix,
+            prompts=prompts,
+            n=n,
+            best_of=best_of,
+            echo=bool(fields.echo),
+            user=fields.user,
             suffix=fields.suffix,
-            prompt_token_ids=token_ids,
             max_tokens=fields.max_tokens,
             temperature=fields.temperature,
             top_p=fields.top_p,
             seed=fields.seed,
+            presence_penalty=fields.presence_penalty,
+            frequency_penalty=fields.frequency_penalty,
+            logit_bias=_bias(fields.logit_bias or {}),
+            logprobs=None if fields.logprobs is None or fields.logprobs is False else fields.logprobs,
             stop=_stop(fields.stop),
             ignore_eos=fields.ignore_eos,
         )
 
     def writer(self, ask: Ask, identity: Identity) -> Writer:
         """The writer of one completion."""
-        return _Writer(identity, include_usage=ask.include_usage)
+        return _Writer(ask, identity)
 
     def error(self, problem: Problem) -> bytes:
         """OpenAI's error object."""
-        kind = "invalid_request_error" if problem.status < 500 else "server_error"
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
+            problem.status, "invalid_request_error" if problem.status < 500 else "server_error"
+        )
         error = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
         return _json({"error": error})
 
@@ -114,28 +133,45 @@ class OpenAI:
 class _Writer:
     stream_type = "text/event-stream; charset=utf-8"
 
-    def __init__(self, identity: Identity, *, include_usage: bool) -> None:
+    def __init__(self, ask: Ask, identity: Identity) -> None:
+        self._ask = ask
         self._identity = identity
-        self._include_usage = include_usage
+        self._lengths: dict[int, int] = {}  # characters of each completion so far
 
-    def whole(self, text: str, finished: Finished) -> bytes:
-        return _json(self._object([_choice(text, finished.finish_reason)], usage=_usage(finished)))
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> bytes:
+        choices = [
+            self._choice(answer.index, answer.piece, answer.prompt, answer.finished.finish_reason) for answer in answers
+        ]
+        return _json(self._object(choices, usage=_usage(usage)))
 
-    def delta(self, text: str) -> bytes:
-        return self._chunk(_choice(text, None))
+    def delta(self, index: int, piece: Piece) -> bytes:
+        prompt = self._ask.prompts[index // self._ask.samples]
+        first = self._ask.echo and isinstance(prompt, str) and index not in self._lengths
+        return self._chunk(self._choice(index, piece, prompt if first and isinstance(prompt, str) else "", None))
 
-    def end(self, finished: Finished) -> bytes:
-        parts = [self._chunk(_choice("", finished.finish_reason))]
-        if self._include_usage:
-            parts.append(_event(self._object([], usage=_usage(finished))))
-        return b"".join([*parts, b"data: [DONE]\n\n"])
+    def finish(self, index: int, finished: Finished) -> bytes:
+        return self._chunk({"index": index, "text": "", "logprobs": None, "finish_reason": finished.finish_reason})
+
+    def end(self, usage: Usage) -> bytes:
+        told = _event(self._object([], usage=_usage(usage))) if self._ask.include_usage else b""
+        return told + b"data: [DONE]\n\n"
 
     def broken(self, problem: Problem) -> bytes:
         return b"data: " + OpenAI().error(problem) + b"\n\n"
 
+    def _choice(self, index: int, piece: Piece, prompt: str, finish_reason: str | None) -> dict[str, Any]:
+        before = self._lengths.get(index, 0)
+        logprobs = None
+        if self._ask.logprobs is not None:
+            shown = (*piece.prompt_logprobs, *piece.logprobs) if self._ask.echo else piece.logprobs
+            logprobs = _logprobs(shown, before if piece.prompt_logprobs else before + len(prompt))
+        text = prompt + piece.text
+        self._lengths[index] = before + len(text)
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
     def _chunk(self, choice: dict[str, Any]) -> bytes:
         # OpenAI sends a null usage in each chunk where usage was asked for, and no usage at all where it was not.
-        return _event(self._object([choice], usage=None) if self._include_usage else self._object([choice]))
+        return _event(self._object([choice], usage=None) if self._ask.include_usage else self._object([choice]))
 
     def _object(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         head = {
@@ -147,16 +183,26 @@ class _Writer:
         return {**head, "choices": choices, **more}
 
 
-def _choice(text: str, finish_reason: str | None) -> dict[str, Any]:
-    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _usage(finished: Finished) -> dict[str, Any]:
+def _logprobs(entries: Sequence[TokenLogprobs], offset: int) -> dict[str, Any]:
+    """OpenAI's legacy shape. `offset`: characters before the first of the tokens."""
+    offsets = []
+    for entry in entries:
+        offsets.append(offset)
+        offset += len(entry.text)
     return {
-        "prompt_tokens": finished.prompt_tokens,
-        "completion_tokens": finished.completion_tokens,
-        "total_tokens": finished.prompt_tokens + finished.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": finished.cached_tokens},
+        "tokens": [entry.text for entry in entries],
+        "token_logprobs": [entry.logprob for entry in entries],
+        "top_logprobs": [{likely.text: likely.logprob for likely in entry.top} for entry in entries],
+        "text_offset": offsets,
+    }
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
 
 
@@ -186,32 +232,50 @@ def _sentence(error: ValidationError) -> Problem:
     return invalid(f"`{field}` must be {_EXPECTED[field]}.", field)
 
 
-def _refuse_what_is_not_built(fields: _Body) -> None:
-    if fields.n not in (None, 1):
-        raise invalid("`n` must be 1: send one request for each completion you want.", "n")
-    if fields.best_of not in (None, 1):
-        raise invalid("`best_of` must be 1: only one completion is made.", "best_of")
-    if fields.echo:
-        raise invalid("`echo` is not supported: the answer holds the completion alone.", "echo")
-    if fields.logprobs is not None and fields.logprobs is not False:
-        raise invalid("`logprobs` is not supported: leave it out.", "logprobs")
-    if fields.presence_penalty:
-        raise invalid("`presence_penalty` is not supported: leave it out or send 0.", "presence_penalty")
-    if fields.frequency_penalty:
-        raise invalid("`frequency_penalty` is not supported: leave it out or send 0.", "frequency_penalty")
-    if fields.logit_bias:
-        raise invalid("`logit_bias` is not supported: leave it out.", "logit_bias")
+def _check(fields: CompletionBody, prompts: tuple[Prompt, ...], n: int, best_of: int) -> None:
+    """What fields say together."""
+    if fields.suffix is not None and not all(isinstance(prompt, str) for prompt in prompts):
+        raise invalid("`suffix` goes with a text `prompt`: token ids are run as they are.", "suffix")
+    if fields.echo and not all(isinstance(prompt, str) for prompt in prompts):
+        raise invalid("`echo` goes with a text `prompt`.", "echo")
+    if best_of < n:
+        raise invalid(f"`best_of` must be {_EXPECTED['best_of']}.", "best_of")
+    if best_of > n and fields.stream:
+        raise invalid(
+            "`best_of` can not be streamed: which is best is known at the end. Leave out `stream`.", "best_of"
+        )
+    if len(prompts) * best_of > MOST_COMPLETIONS:
+        raise invalid(
+            f"`prompt` and `n` ask for more than {MOST_COMPLETIONS} completions: send several requests.", "prompt"
+        )
 
 
-def _prompt(prompt: Any) -> tuple[str | None, tuple[int, ...] | None]:
+def _prompts(prompt: Any) -> tuple[Prompt, ...]:
     if isinstance(prompt, str):
-        return prompt, None
+        return (prompt,)
+    if isinstance(prompt, list) and prompt:
+        if all(isinstance(item, str) for item in prompt):
+            return tuple(prompt)
+        if all(_is_ids(item) for item in prompt):
+            return tuple(tuple(item) for item in prompt)
+        if _is_ids(prompt):
+            return (tuple(prompt),)
+    raise invalid(
+        "`prompt` must be a string, a list of strings, a list of token ids from 0 up, or a list of such lists.",
+        "prompt",
+    )
+
+
+def _is_ids(value: Any) -> bool:
     # type() and not isinstance(): true and false are ints to Python.
-    if isinstance(prompt, list) and prompt and all(type(item) is int for item in prompt):
-        if not all(0 <= item < _TOKEN_ID_END for item in prompt):
-            raise invalid("`prompt` holds a number that is no token id: ids are from 0 up.", "prompt")
-        return None, tuple(prompt)
-    raise invalid("`prompt` must be one string or one list of token ids: send one request for each prompt.", "prompt")
+    return isinstance(value, list) and bool(value) and all(type(i) is int and 0 <= i < _TOKEN_ID_END for i in value)
+
+
+def _bias(bias: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    ids = [int(name) if name.isascii() and name.isdecimal() else -1 for name in bias]
+    if len(bias) > 1024 or not all(0 <= token_id < _TOKEN_ID_END for token_id in ids):
+        raise invalid(f"`logit_bias` must be {_EXPECTED['logit_bias']}.", "logit_bias")
+    return tuple(zip(ids, bias.values(), strict=True))
 
 
 def _stop(stop: str | list[str] | None) -> tuple[str, ...]:

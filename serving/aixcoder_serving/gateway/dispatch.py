@@ -1,0 +1,226 @@
+"""Gives requests places at replicas; what can not run yet waits here, since a replica gets no more than it can run.
+
+The replica is the authority on its room. It tells each change, and refuses what comes too much: that goes back to its
+place in the queue. All gateways decide alike and never talk to each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aixcoder_serving.gateway import placement, problems, routing
+from aixcoder_serving.gateway.editor import Editor, continues
+from aixcoder_serving.gateway.fair_queue import FairQueue, Waiting
+from aixcoder_serving.gateway.fleet import Fleet
+from aixcoder_serving.gateway.ledger import DeploymentLedger, Ledger
+from aixcoder_serving.gateway.problems import Problem
+from aixcoder_serving.gateway.routing import RouteTable
+from aixcoder_serving.protocol import CompletionRequest, DeploymentView
+
+HELD_MOST = 2000
+HELD_BYTES = 128 * 2**20
+"""Bounds of all that waits in one queue: a gateway's memory."""
+
+TARGET_SECONDS = 0.2
+"""Who waits longer is counted as such, whatever becomes of them."""
+
+_FIRST_HOLD = 0.5  # seconds for which a place is held, before any was seen
+_WEIGHT = 0.05  # of one more
+_TICK_SECONDS = 0.1
+"""An ejection ends by itself: who waits is looked at again."""
+
+
+class Superseded(Exception):
+    """The same editor's next request took this one's place in the queue."""
+
+
+@dataclass(eq=False)
+class Wish:
+    """A request that needs a place. `patience` in seconds; `avoid` are replicas that it was lost at or could not reach.
+
+    `affinity` keeps it with others of its editor; `tokens` are prompt and completion at most, an estimate
+    from `text_bytes`, which are 0 where it is exact; `size` is what it takes of memory, in bytes.
+    """
+
+    deployment: DeploymentView
+    request: CompletionRequest
+    key: str
+    weight: float
+    editor: Editor | None
+    affinity: bytes
+    tokens: int
+    size: int
+    text_bytes: int
+    patience: float
+    avoid: set[str] = field(default_factory=set)
+    since: float | None = None
+    """When it began to wait: kept where a replica refuses it."""
+    late: bool = False
+    """Whether it was counted as one that waited too long."""
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    wish: Wish
+    place: asyncio.Future[str]
+
+
+class _Queue:
+    """The requests of one deployment that wait, and for how long a place is held there."""
+
+    def __init__(self) -> None:
+        self.waiting: FairQueue[_Waiter] = FairQueue()
+        self.hold_seconds = _FIRST_HOLD
+
+    def held(self, seconds: float) -> None:
+        self.hold_seconds += _WEIGHT * (seconds - self.hold_seconds)
+
+
+class Dispatcher:
+    """The places of all deployments. Used from one event loop."""
+
+    def __init__(self, routes: RouteTable, fleet: Fleet, ledger: Ledger) -> None:
+        self._routes = routes
+        self._fleet = fleet
+        self._ledger = ledger
+        self._queues: dict[str, _Queue] = {}
+        self._clock = asyncio.get_running_loop().time
+
+    @asynccontextmanager
+    async def place(self, wish: Wish) -> AsyncIterator[str]:
+        """Wait for a replica with room and hold a place there while the block runs. Gives its address.
+
+        Raises:
+            Problem: nothing has room, or will have in time.
+            Superseded: the same editor's next request came while it waited.
+
+        """
+        deployment = wish.deployment
+        queue = self._queue(deployment)
+        ledger = self._ledger.of(deployment.metadata.namespace, deployment.metadata.name)
+        address = await self._wait(queue, ledger, wish)
+        began = self._clock()
+        ledger.place_taken()
+        try:
+            yield address
+        finally:
+            ledger.place_left()
+            queue.held(self._clock() - began)
+            self._fleet.load(address).ended(wish.request.id)
+            self.pump()
+
+    def refused(self, wish: Wish, address: str) -> None:
+        """A replica had no room after all: what the request was charged for its place is given back."""
+        self._fleet.load(address).refused(wish.request.id)
+        self._queue(wish.deployment).waiting.charge(wish.key, -wish.tokens)
+
+    def used(self, wish: Wish, tokens: int) -> None:
+        """A request turned out to be of so many tokens: its key's share is corrected."""
+        self._queue(wish.deployment).waiting.charge(wish.key, tokens - wish.tokens)
+
+    def pump(self) -> None:
+        """Give places, as long as there are any; to be called whenever something may have changed."""
+        view = self._routes.view or routing.NOTHING
+        for queue in self._queues.values():
+            while (entry := queue.waiting.peek()) is not None:
+                wish = entry.what.wish
+                if entry.what.place.done():  # its client has left, and has not been told yet
+                    queue.waiting.remove(entry)
+                    continue
+                address = self._choose(routing.current(view, wish.deployment), wish)
+                if address is None:
+                    break
+                queue.waiting.take(entry)
+                self._fleet.load(address).dispatched(wish.request.id, wish.tokens)
+                entry.what.place.set_result(address)
+            queue.waiting.forget_idle()
+
+    async def run(self) -> None:
+        """Look at those that wait now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self.pump()
+
+    async def _wait(self, queue: _Queue, ledger: DeploymentLedger, wish: Wish) -> str:
+        now = self._clock()
+        if wish.since is None:
+            wish.since = now
+            self._admit(queue, ledger, wish)
+        waiter = _Waiter(wish, asyncio.get_running_loop().create_future())
+        deadline = wish.since + wish.patience
+        entry = Waiting(wish.key, wish.editor, wish.tokens, deadline, wish.since, wish.size, waiter)
+        queue.waiting.push(entry, wish.weight)
+        ledger.waiting += 1
+        self.pump()
+        given = False
+        try:
+            async with asyncio.timeout_at(deadline):
+                address = await waiter.place
+            given = True
+        except TimeoutError:
+            raise self._late(wish) from None
+        else:
+            return address
+        finally:
+            ledger.waiting -= 1
+            if not wish.late and self._clock() - wish.since > TARGET_SECONDS:
+                wish.late = True
+                ledger.count("waited_over_target")
+            queue.waiting.remove(entry)
+            place = waiter.place
+            if not given and place.done() and not place.cancelled() and place.exception() is None:
+                # It was given a place just when it stopped to wait.
+                self._fleet.load(place.result()).ended(wish.request.id)
+                self.pump()
+
+    def _admit(self, queue: _Queue, ledger: DeploymentLedger, wish: Wish) -> None:
+        """Make room for a new request, or refuse it."""
+        if wish.editor is not None:
+            for older in queue.waiting.of_editor(wish.key, wish.editor):
+                if continues(wish.request, older.what.wish.request) and not older.what.place.done():
+                    queue.waiting.remove(older)
+                    older.what.place.set_exception(Superseded())
+        addresses = self._addresses(wish.deployment)
+        if not addresses:
+            ledger.count("wakes")
+        if len(queue.waiting) >= HELD_MOST or queue.waiting.bytes + wish.size > HELD_BYTES:
+            raise problems.overloaded(round(wish.patience))
+        slots = self._fleet.slots(addresses)
+        if slots:
+            seconds = queue.waiting.ahead_of(wish.key) * queue.hold_seconds / slots
+            if seconds > wish.patience:
+                raise problems.overloaded(round(seconds))
+
+    def _choose(self, deployment: DeploymentView, wish: Wish) -> str | None:
+        """The replica for a request, of the revision that its affinity falls to; None where none has room.
+
+        A revision without replicas, or without room, leaves its share to the others: nobody waits while a replica
+        idles. What a request should avoid it gets only where there is nothing else.
+        """
+        view = self._routes.view or routing.NOTHING
+        units = {unit: found for unit, found in routing.units_with_traffic(view, deployment).items() if found}
+        weights = {unit: deployment.status.traffic.weights[unit] for unit in units}
+        unit = placement.revision(weights, wish.affinity)
+        if unit is None:
+            return None
+        usable = self._fleet.usable({address for addresses in units.values() for address in addresses})
+        wanted = usable - wish.avoid or usable
+        for addresses in (wanted.intersection(units[unit]), wanted):
+            candidates = self._fleet.candidates(sorted(addresses))
+            if (address := placement.place(candidates, wish.affinity, wish.tokens)) is not None:
+                return address
+        return None
+
+    def _addresses(self, deployment: DeploymentView) -> Collection[str]:
+        view = self._routes.view or routing.NOTHING
+        units = routing.units_with_traffic(view, routing.current(view, deployment))
+        return {address for addresses in units.values() for address in addresses}
+
+    def _late(self, wish: Wish) -> Problem:
+        return problems.overloaded(1) if self._addresses(wish.deployment) else problems.no_replica()
+
+    def _queue(self, deployment: DeploymentView) -> _Queue:
+        return self._queues.setdefault(deployment.metadata.uid, _Queue())

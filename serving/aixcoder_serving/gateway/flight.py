@@ -1,0 +1,221 @@
+"""One completion on its way: it waits for a place, runs, and goes on elsewhere where its replica dies.
+
+A flight writes a transcript, which any number of clients read at their own pace: identical requests share a flight. It
+ends when its last reader has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from aixcoder_serving.gateway import problems
+from aixcoder_serving.gateway.dispatch import Dispatcher, Superseded, Wish
+from aixcoder_serving.gateway.estimate import TokenEstimate
+from aixcoder_serving.gateway.fleet import Fleet
+from aixcoder_serving.gateway.ledger import DeploymentLedger
+from aixcoder_serving.gateway.metrics import Metrics
+from aixcoder_serving.gateway.problems import Problem
+from aixcoder_serving.gateway.setbacks import Poison, RetryBudget
+from aixcoder_serving.gateway.transcript import Transcript
+from aixcoder_serving.gateway.upstream import Broken, Busy, Lost, NotTaken, Rejected, Silent, UpstreamError
+from aixcoder_serving.protocol import CompletionRequest, Delta, Finished, Started
+
+logger = logging.getLogger(__name__)
+
+_FIRST_DELTA_SECONDS = 10.0
+_FIRST_DELTA_SECONDS_A_TOKEN = 0.02
+"""For the first token of a prompt: a processor computes some 50 of its tokens a second at worst."""
+_NEXT_DELTA_SECONDS = 30.0
+_PAUSE_SECONDS = 0.02
+"""Before a request is offered again that could not be delivered, and longer each time: its own patience ends it."""
+
+Phase = Literal["waiting", "prefill", "decode"]
+
+
+class Generator(Protocol):
+    """Runs requests at replicas: `upstream.Upstream`."""
+
+    def generate(self, address: str, request: CompletionRequest) -> AsyncGenerator[Started | Delta | Finished]:
+        """See there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Airspace:
+    """What all flights share."""
+
+    dispatcher: Dispatcher
+    fleet: Fleet
+    upstream: Generator
+    metrics: Metrics
+    budget: RetryBudget
+    poison: Poison
+    estimate: TokenEstimate
+
+
+class Flight:
+    """One completion. `phase` is where it is; `retries` counts replicas that it was sent to beyond the first."""
+
+    def __init__(self, airspace: Airspace, wish: Wish, ledger: DeploymentLedger, identity: bytes) -> None:
+        """`identity`: the digest of what was asked, by whom."""
+        self.transcript = Transcript()
+        self.phase: Phase = "waiting"
+        self.retries = 0
+        self.superseded = False
+        self._airspace = airspace
+        self._wish = wish
+        self._ledger = ledger
+        self._identity = identity
+        self._clock = asyncio.get_running_loop().time
+        self._began = self._clock()
+        self._placed: float | None = None
+        self._lost = False
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long it waited for its first place, or does since."""
+        return (self._placed if self._placed is not None else self._clock()) - self._began
+
+    async def run(self) -> None:
+        """Fly; whatever becomes of it is in the transcript. Cancelling ends it, and the replica's work for it."""
+        try:
+            await self._fly()
+        except Superseded:
+            self.superseded = True
+            self._ledger.count("superseded")
+            self.transcript.fail(problems.superseded())
+        except Problem as problem:
+            self._ledger.count("shed" if problem.retry_after is not None else "failed")
+            self.transcript.fail(problem)
+        except asyncio.CancelledError:
+            self._ledger.count(f"cancelled_{self.phase}")
+            raise
+        except Exception:
+            logger.exception("request %s", self._wish.request.id)
+            self._ledger.count("failed")
+            self.transcript.fail(problems.internal())
+
+    async def _fly(self) -> None:
+        space = self._airspace
+        if space.poison.suspected(self._identity, self._clock()):
+            raise problems.poison()
+        space.budget.sent()
+        failures = 0
+        while True:
+            if failures:
+                await asyncio.sleep(_PAUSE_SECONDS * min(failures, 10))
+            async with space.dispatcher.place(self._wish) as address:
+                self.phase = "prefill"
+                self._placed = self._placed or self._clock()
+                try:
+                    await self._attempt(address, self._request())
+                except Busy:
+                    space.dispatcher.refused(self._wish, address)  # it never left the queue, so to say
+                    failures += space.fleet.load(address).report is None
+                except NotTaken as error:
+                    failures += 1
+                    space.fleet.ejections.failed(address, self._clock())
+                    self._again(address, error)
+                except (Lost, Silent) as error:
+                    self._after_loss(address, error)
+                except Rejected as error:
+                    raise problems.invalid(error.message, error.param) from error
+                except Broken as error:
+                    logger.error("request %s: %s", self._wish.request.id, error)
+                    raise problems.replica_failed() from error
+                else:
+                    self._ledger.count("completed")
+                    return
+                self.phase = "waiting"
+
+    async def _attempt(self, address: str, request: CompletionRequest) -> None:
+        """Run the request at one replica.
+
+        Raises:
+            UpstreamError: it did not complete.
+
+        """
+        space = self._airspace
+        patience = asyncio.timeout(self._first_delta_seconds(self._wish.tokens))
+        with space.fleet.attempt(address, patience) as dead:
+            try:
+                async with patience, aclosing(space.upstream.generate(address, request)) as messages:
+                    async for message in messages:
+                        self._take(address, message, patience)
+            except TimeoutError as error:
+                if dead():
+                    raise Lost(f"{address} died") from error
+                raise Silent(f"{address} said nothing for too long") from error
+
+    def _take(self, address: str, message: Started | Delta | Finished, patience: asyncio.Timeout) -> None:
+        now = self._clock()
+        match message:
+            case Started():
+                wish = self._wish
+                if wish.text_bytes and not message.truncated:
+                    self._airspace.estimate.correct(wish.text_bytes, wish.request.language, message.prompt_tokens)
+                tokens = message.prompt_tokens + wish.request.sampling.max_tokens
+                self._airspace.fleet.load(address).accepted(wish.request.id, message.report, tokens)
+                patience.reschedule(now + self._first_delta_seconds(message.prompt_tokens))
+            case Delta():
+                self.phase = "decode"
+                self._ledger.count("tokens_decoded", len(message.token_ids))
+                patience.reschedule(now + _NEXT_DELTA_SECONDS)
+            case Finished():
+                patience.reschedule(None)
+                self._ledger.count("tokens_prefilled", message.prompt_tokens - message.cached_tokens)
+                used = message.prompt_tokens + message.completion_tokens
+                self._airspace.dispatcher.used(self._wish, used)
+        self.transcript.add(message)
+
+    def _request(self) -> CompletionRequest:
+        """The request, or what is left of it where another replica has begun it."""
+        done = tuple(self.transcript.token_ids)
+        if not done:
+            return self._wish.request
+        told = {"generated_token_ids": done, "told_characters": self.transcript.characters}
+        return self._wish.request.model_copy(update=told)
+
+    def _after_loss(self, address: str, error: Lost | Silent) -> None:
+        """A replica died with it: go on elsewhere, once, where no client can tell.
+
+        Raises:
+            Problem: they could, or it happened before.
+
+        """
+        space = self._airspace
+        if isinstance(error, Lost):
+            space.poison.death(self._identity, self._clock())
+        if self._lost or not space.budget.spend():
+            raise problems.replica_lost() from error
+        self._lost = True
+        if not _continuable(self._wish.request):
+            if self.transcript.seen:
+                raise problems.replica_lost() from error
+            self.transcript.restart()
+        self._wish.avoid.add(address)
+        self._wish.since = self._clock()  # its client's patience begins anew: it has waited for nothing yet
+        self._again(address, error)
+
+    def _again(self, address: str, error: UpstreamError) -> None:
+        self.retries += 1
+        self._airspace.metrics.retries.labels(error.reason).inc()
+        logger.warning("request %s is sent to another replica than %s: %s", self._wish.request.id, address, error)
+
+    def _first_delta_seconds(self, tokens: int) -> float:
+        return _FIRST_DELTA_SECONDS + tokens * _FIRST_DELTA_SECONDS_A_TOKEN
+
+
+def _continuable(request: CompletionRequest) -> bool:
+    """Whether another replica chooses the same tokens from here on, by nothing but the tokens before.
+
+    Greedy, or with a seed: the engine's noise is a function of seed, position and id.
+    """
+    sampling = request.sampling
+    repeatable = sampling.temperature == 0.0 or sampling.seed is not None
+    plain = (sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty) == (0.0, 0.0, 1.0)
+    return repeatable and plain and sampling.logprobs is None and sampling.prompt_logprobs is None

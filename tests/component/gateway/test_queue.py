@@ -1,0 +1,373 @@
+"""What waits in gateways: bounds, order, shares, and where it goes."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import signal
+import socket
+import time
+from collections import Counter, defaultdict
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from aixcoder_serving.gateway import connection
+from aixcoder_serving.protocol import GatewayLoad
+from tests.component.gateway.conftest import Running, StartReplica, Table, eventually, heard, running, script
+
+
+async def load(gateway: Running, since: float = 0.0) -> GatewayLoad:
+    async with gateway.session.get(f"{gateway.internal}/load", params={"since": str(since)}) as response:
+        return GatewayLoad.model_validate_json(await response.read())
+
+
+async def ask(gateway: Running, prompt: str, headers: dict[str, str] | None = None, **fields: Any) -> tuple[int, Any]:
+    """Status and body of a completion."""
+    body = {"prompt": prompt, "max_tokens": 20, **fields}
+    async with gateway.session.post(f"{gateway.url}/v1/completions", json=body, headers=headers) as response:
+        return response.status, await response.json()
+
+
+async def test_a_replica_gets_no_more_than_it_runs(gateway: Running, table: Table, start_replica: StartReplica) -> None:
+    replica = start_replica("a", slots=2)
+    table.serve(replica.address)
+    await heard(gateway, 1)
+    prompt = script(a={"deltas": 3, "delay": 0.03})
+    answers = await asyncio.gather(*(ask(gateway, prompt, seed=n) for n in range(8)))
+    assert [status for status, _ in answers] == [200] * 8
+    figures = await replica.figures()
+    assert (figures["most"], figures["refused"], figures["active"]) == (2, 0, 0)
+    counters = (await load(gateway)).deployments[0].counters
+    assert counters.completed == counters.arrivals
+    assert counters.slot_ms > 8 * 3 * 30
+
+
+async def test_two_gateways_agree_without_talking(table: Table, start_replica: StartReplica) -> None:
+    """A 90/10 skew: no replica is above its limit, an editor stays at its replica, and none idles while others wait."""
+    replicas = [start_replica(name, slots=4) for name in ("a", "b", "c")]
+    table.serve(*(replica.address for replica in replicas))
+    async with AsyncExitStack() as stack:
+        gateways = [await stack.enter_async_context(running(table)) for _ in range(2)]
+        for gateway in gateways:
+            await heard(gateway, 3)
+        await asyncio.sleep(0.1)
+        texts: dict[int, list[str]] = defaultdict(list)
+        prompt = script(all_={"deltas": 2, "delay": 0.02})
+        done = asyncio.Event()
+
+        async def one(n: int) -> None:
+            who = n % 40
+            gateway = gateways[0 if n % 10 else 1]
+            status, body = await ask(gateway, prompt, headers={"x-editor-session": f"s{who}"}, suffix=str(n))
+            assert status == 200
+            texts[who].append(body["choices"][0]["text"][0])
+
+        idle_ms = 0.0
+
+        async def watch() -> None:
+            nonlocal idle_ms
+            since = time.monotonic()
+            while not done.is_set():
+                waiting = sum([one.waiting for gateway in gateways for one in (await load(gateway, 2e9)).deployments])
+                active = [(await replica.figures())["active"] for replica in replicas]
+                now = time.monotonic()
+                if not (waiting and min(active) < 4):
+                    since = now
+                idle_ms = max(idle_ms, (now - since) * 1000)
+                await asyncio.sleep(0.005)
+
+        watching = asyncio.create_task(watch())
+        for _ in range(10):
+            await asyncio.gather(*(one(n) for n in range(80)))
+        done.set()
+        await watching
+        figures = [await replica.figures() for replica in replicas]
+        shares = [Counter(found).most_common(1)[0][1] / len(found) for found in texts.values()]
+        refused = [figure["refused"] for figure in figures]
+        print(f"at one replica: {sum(shares) / len(shares):.3f}; {refused=}; {idle_ms=:.0f}")
+        assert [figure["most"] <= 4 for figure in figures] == [True] * 3
+        assert [figure["active"] for figure in figures] == [0] * 3
+
+
+async def test_keys_have_equal_shares_whatever_they_ask_for(
+    table: Table, start_replica: StartReplica, tmp_path: Any
+) -> None:
+    keys = {name: f"axk_{name}_{'s' * 40}" for name in ("flood", "quiet")}
+    for name, key in keys.items():
+        (tmp_path / name).write_text(json.dumps({"sha256": hashlib.sha256(key.encode()).hexdigest(), "shared": True}))
+    replica = start_replica("a", slots=1)
+    table.serve(replica.address)
+    order: list[str] = []
+    prompt = script(a={"deltas": 1, "delay": 0.02})
+    async with running(table, api_keys=tmp_path) as gateway:
+
+        async def one(name: str, n: int) -> None:
+            status, _ = await ask(gateway, prompt, {"authorization": f"Bearer {keys[name]}"}, seed=n)
+            assert status == 200
+            order.append(name)
+
+        await one("flood", 0)
+        await asyncio.sleep(0.1)
+        flood = [asyncio.create_task(one("flood", n)) for n in range(1, 30)]
+        await asyncio.sleep(0.05)
+        await asyncio.gather(*(one("quiet", n) for n in range(100, 105)))
+        served = order[:]
+        await asyncio.gather(*flood)
+    # While both wait they take turns.
+    assert served.count("flood") <= 12
+
+
+async def test_without_replicas_it_is_held_and_answered_when_one_comes(
+    gateway: Running, table: Table, start_replica: StartReplica
+) -> None:
+    table.serve()
+    held = asyncio.create_task(ask(gateway, script(all_={"deltas": 1})))
+
+    async def latched() -> bool:
+        page = await load(gateway)
+        return bool(page.deployments) and page.deployments[0].counters.wakes == 1
+
+    await eventually(latched)
+    assert (await load(gateway)).deployments[0].waiting == 1
+    table.serve(start_replica("a").address)
+    status, body = await held
+    assert (status, body["choices"][0]["text"]) == (200, "a0 ")
+
+
+async def test_a_held_client_that_leaves_is_counted(gateway: Running, table: Table) -> None:
+    table.serve()
+    held = asyncio.create_task(ask(gateway, "{}"))
+    await asyncio.sleep(0.1)
+    held.cancel()
+
+    async def counted() -> bool:
+        return (await load(gateway)).deployments[0].counters.cancelled_waiting == 1
+
+    await eventually(counted)
+    assert (await load(gateway)).deployments[0].waiting == 0
+
+
+async def test_the_next_key_supersedes_the_one_that_waits(
+    gateway: Running, table: Table, start_replica: StartReplica
+) -> None:
+    replica = start_replica("a", slots=1)
+    table.serve(replica.address)
+    await heard(gateway, 1)
+    me = {"x-editor-session": "me"}
+    running_one = asyncio.create_task(ask(gateway, script(a={"deltas": 10, "delay": 0.05}), me, suffix="s"))
+    await asyncio.sleep(0.15)
+    old = asyncio.create_task(ask(gateway, "def f", me, suffix="s"))
+    await asyncio.sleep(0.05)
+    body = {"prompt": "def fo", "suffix": "s"}
+    async with gateway.session.post(f"{gateway.url}/v1/completions", json=body, headers=me) as response:
+        assert response.status == 200
+        assert "x-aixcoder-outcome" not in response.headers
+    status, answer = await old
+    assert (status, answer["choices"][0]["text"], answer["choices"][0]["finish_reason"]) == (200, "", "stop")
+    assert (await running_one)[1]["choices"][0]["text"].startswith("a0 a1")
+    assert await gateway.metric("aixcoder_gateway_requests_total", outcome="superseded") == 1
+
+
+async def test_identical_requests_run_once(gateway: Running, table: Table, start_replica: StartReplica) -> None:
+    replica = start_replica("a")
+    table.serve(replica.address)
+    prompt = script(a={"deltas": 3, "delay": 0.05})
+    answers = await asyncio.gather(*(ask(gateway, prompt) for _ in range(3)))
+    assert [body["choices"][0]["text"] for _, body in answers] == ["a0 a1 a2 "] * 3
+    assert len({body["id"] for _, body in answers}) == 3
+    assert len(await replica.seen()) == 1
+
+
+async def test_a_frozen_replica_is_noticed_by_its_silence(
+    gateway: Running, table: Table, start_replica: StartReplica
+) -> None:
+    frozen, good = start_replica("frozen"), start_replica("good")
+    table.prefer(frozen.address, good.address)
+    prompt = script(all_={"deltas": 6, "delay": 0.1})
+    await ask(gateway, script(all_={"deltas": 1}))
+    stream = await (await gateway.client()).completions.create(model="any", prompt=prompt, stream=True)
+    chunks = aiter(stream)
+    texts = [(await anext(chunks)).choices[0].text]
+    frozen.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        texts += [chunk.choices[0].text async for chunk in chunks]
+    finally:
+        frozen.process.send_signal(signal.SIGCONT)
+    print(f"went on elsewhere after {time.monotonic() - began:.2f} s")
+    # It goes on behind the tokens that came before, so that the client sees one completion.
+    assert [text.split("0")[0][-1:] or text for text in texts]
+    assert "".join(texts).replace("frozen", "").replace("good", "") == "0 1 2 3 4 5 "
+    assert "good5 " in texts
+
+
+async def test_a_request_that_replicas_die_with_is_refused(
+    gateway: Running, table: Table, start_replica: StartReplica
+) -> None:
+    table.serve(*(start_replica(name).address for name in ("a", "b", "c")))
+    poison = script(all_={"die_after": 0})
+    client = await gateway.client()
+    with pytest.raises(openai.InternalServerError, match="went away"):
+        await client.completions.create(model="any", prompt=poison)
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        await client.completions.create(model="any", prompt=poison)
+    assert caught.value.code == "suspected_poison"
+    assert (await client.completions.create(model="any", prompt="{}")).choices[0].text.endswith("2 ")
+
+
+async def test_the_keys_own_limit(table: Table, start_replica: StartReplica, tmp_path: Any) -> None:
+    key = f"axk_a_{'s' * 40}"
+    (tmp_path / "a").write_text(json.dumps({"sha256": hashlib.sha256(key.encode()).hexdigest(), "mostAtOnce": 1}))
+    table.serve(start_replica("a").address)
+    async with running(table, api_keys=tmp_path) as gateway:
+        headers = {"authorization": f"Bearer {key}"}
+        slow = asyncio.create_task(ask(gateway, script(a={"deltas": 5, "delay": 0.05}), headers))
+        await asyncio.sleep(0.1)
+        async with gateway.session.post(
+            f"{gateway.url}/v1/completions", json={"prompt": "{}"}, headers=headers
+        ) as response:
+            assert response.status == 429
+            assert (response.headers["retry-after"], response.headers["x-should-retry"]) == ("1", "false")
+            assert (await response.json())["error"]["type"] == "rate_limit_error"
+        assert (await slow)[0] == 200
+
+
+async def test_refusals_are_the_same_byte_for_byte(gateway: Running, table: Table) -> None:
+    table.serve()
+    headers = {"x-patience-ms": "5"}
+    bodies = set()
+    for n in range(100):
+        body = {"prompt": f"def f{n}", "suffix": str(n)}
+        async with gateway.session.post(f"{gateway.url}/v1/completions", json=body, headers=headers) as response:
+            assert response.status == 503
+            bodies.add(await response.read())
+    assert len(bodies) == 1
+
+
+async def test_infill(gateway: Running, table: Table, start_replica: StartReplica) -> None:
+    replica = start_replica("a")
+    table.serve(replica.address)
+    body = {
+        "input_prefix": script(a={"deltas": 2}),
+        "input_suffix": "after",
+        "input_extra": [{"filename": "b.py", "text": "x = 1"}],
+        "n_predict": 16,
+        "n_indent": 4,
+        "t_max_predict_ms": 500,
+    }
+    async with gateway.session.post(f"{gateway.url}/infill", json=body) as response:
+        answer = await response.json()
+    assert (answer["content"], answer["stop"], answer["tokens_cached"]) == ("a0 a1 ", True, 2)
+    (seen,) = await replica.seen()
+    assert (seen["body"]["suffix"], seen["body"]["context"]) == ("after", [{"path": "b.py", "text": "x = 1"}])
+    assert (seen["body"]["sampling"]["n_indent"], seen["body"]["sampling"]["max_predict_ms"]) == (4, 500.0)
+    async with gateway.session.post(f"{gateway.url}/infill", json=body | {"stream": True}) as response:
+        events = [json.loads(line[6:]) for line in (await response.text()).split("\n\n") if line]
+    assert "".join(event["content"] for event in events) == "a0 a1 "
+    assert events[-1]["stop"] is True
+
+
+async def test_a_warm_up_is_no_work(gateway: Running, table: Table, start_replica: StartReplica) -> None:
+    replica = start_replica("a")
+    table.serve(replica.address)
+    body = {"input_prefix": "", "input_suffix": "", "input_extra": [{"text": "x"}], "n_predict": 0}
+    async with gateway.session.post(f"{gateway.url}/infill", json=body) as response:
+        assert (response.status, (await response.json())["content"]) == (200, "")
+    assert await replica.seen() == []
+
+
+async def test_health_of_llama_cpp(gateway: Running, table: Table) -> None:
+    async with gateway.session.get(f"{gateway.url}/health") as response:
+        assert response.status == 503
+    table.serve()
+    async with gateway.session.get(f"{gateway.url}/health") as response:
+        assert (response.status, await response.json()) == (200, {"status": "ok"})
+
+
+async def test_several_prompts_and_samples(gateway: Running, table: Table, start_replica: StartReplica) -> None:
+    replica = start_replica("a")
+    table.serve(replica.address)
+    client = await gateway.client()
+    one, two = script(a={"deltas": 1}), script(a={"deltas": 2})
+    answer = await client.completions.create(model="any", prompt=[one, two], n=2, seed=5, temperature=1.0)
+    assert [choice.text for choice in answer.choices] == ["a0 ", "a0 ", "a0 a1 ", "a0 a1 "]
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (14, 6)
+    seeds = Counter(entry["body"]["sampling"]["seed"] for entry in await replica.seen())
+    assert seeds == {5: 2, 6: 2}
+    stream = await client.completions.create(model="any", prompt=[one, two], n=1, stream=True)
+    texts: dict[int, str] = defaultdict(str)
+    async for chunk in stream:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert dict(texts) == {0: "a0 ", 1: "a0 a1 "}
+    echoed = await client.completions.create(model="any", prompt=one, echo=True)
+    assert echoed.choices[0].text == one + "a0 "
+    nothing = await client.completions.create(model="any", prompt=one, max_tokens=0)
+    assert nothing.choices[0].text == ""
+
+
+async def test_load_is_told_to_who_asks_since_a_second(
+    gateway: Running, table: Table, start_replica: StartReplica
+) -> None:
+    table.serve(start_replica("a").address)
+    await ask(gateway, script(a={"deltas": 1}))
+    page = await load(gateway)
+    assert page.uid
+    assert page.deployments[0].bins
+    later = await load(gateway, page.now + 5)
+    assert later.deployments[0].bins == ()
+    assert (later.uid, later.deployments[0].counters.arrivals) == (page.uid, 1)
+    async with gateway.session.get(f"{gateway.internal}/load?since=yesterday") as response:
+        assert response.status == 400
+
+
+async def test_a_client_that_reads_nothing_holds_nobody_up(
+    gateway: Running, table: Table, start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than all buffers between hold: the replica ends as fast as it can, and the connection is aborted."""
+    monkeypatch.setattr(connection, "STALL_SECONDS", 0.5)
+    replica = start_replica("a" * 200)
+    table.serve(replica.address)
+    host, port = gateway.url.removeprefix("http://").split(":")
+    body = json.dumps({"prompt": script(all_={"deltas": 60_000}), "stream": True}).encode()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((host, int(port)))
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+
+        async def ended() -> bool:
+            return [entry["end"] for entry in await replica.seen()] == ["ended"]
+
+        await eventually(ended, 60)
+
+        async def aborted() -> bool:
+            return await gateway.metric("aixcoder_gateway_requests_in_flight") == 0
+
+        await eventually(aborted, 30)
+        client.settimeout(5)
+        data = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := await asyncio.to_thread(client.recv, 2**20):
+                data += piece
+        assert data
+        assert b"[DONE]" not in data
+
+
+async def test_who_asks_with_a_session_of_its_own(gateway: Running, table: Table, start_replica: StartReplica) -> None:
+    """An editor's requests go to one replica, however many there are."""
+    replicas = [start_replica(name) for name in ("a", "b", "c")]
+    table.serve(*(replica.address for replica in replicas))
+    await heard(gateway, 3)
+    prompt = script(all_={"deltas": 1})
+    async with aiohttp.ClientSession(headers={"x-editor-session": "me"}) as session:
+        names = set()
+        for n in range(10):
+            async with session.post(f"{gateway.url}/v1/completions", json={"prompt": prompt, "seed": n}) as response:
+                names.add((await response.json())["choices"][0]["text"][0])
+    assert len(names) == 1

@@ -1,0 +1,326 @@
+"""Who gets which place, and who waits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from aixcoder_serving.gateway.dispatch import Dispatcher, Superseded, Wish
+from aixcoder_serving.gateway.editor import Editor, affinity
+from aixcoder_serving.gateway.fleet import Fleet
+from aixcoder_serving.gateway.ledger import Ledger
+from aixcoder_serving.gateway.problems import Problem
+from aixcoder_serving.gateway.routing import View
+from aixcoder_serving.gateway.upstream import Lost
+from aixcoder_serving.protocol import CompletionRequest, DeploymentView, LoadReport, Sampling
+
+ONE, TWO = "10.0.0.1:30000", "10.0.0.2:30000"
+
+
+class Reports:
+    """Streams that the test writes."""
+
+    def __init__(self) -> None:
+        self.takers: dict[str, Callable[[LoadReport], None]] = {}
+        self.ends: dict[str, asyncio.Future[None]] = {}
+        self._numbers = 0
+
+    async def reports(self, address: str, take: Callable[[LoadReport], None]) -> None:
+        self.takers[address] = take
+        self.ends[address] = asyncio.get_running_loop().create_future()
+        await self.ends[address]
+
+    def tell(self, address: str, room: int, *, tokens: int = 0, draining: bool = False) -> None:
+        self._numbers += 1
+        self.takers[address](
+            LoadReport(
+                number=self._numbers,
+                slots=4,
+                running=0,
+                waiting=0,
+                room=room,
+                tokens=tokens,
+                blocks_free=1,
+                draining=draining,
+                steps=0,
+            )
+        )
+
+    def die(self, address: str) -> None:
+        self.ends[address].set_exception(Lost("gone"))
+
+
+DEPLOYMENT = DeploymentView.model_validate(
+    {
+        "metadata": {"name": "d", "namespace": "ns", "uid": "uid", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "status": {"traffic": {"version": 1, "weights": {"unit": 100}}},
+    }
+)
+
+
+@dataclass
+class Table:
+    view: View | None = field(default_factory=lambda: View.of([DEPLOYMENT], {("ns", "unit"): (ONE, TWO)}))
+
+    async def run(self) -> None: ...
+
+
+@dataclass
+class Desk:
+    """A dispatcher over two replicas, and the requests that have a place."""
+
+    dispatcher: Dispatcher
+    fleet: Fleet
+    reports: Reports
+    ledger: Ledger
+    table: Table
+    placed: dict[str, str] = field(default_factory=dict)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    release: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    def ask(
+        self, name: str, *, key: str = "k", who: Editor | None = None, prefix: str = "x", patience: float = 5.0
+    ) -> asyncio.Task[None]:
+        request = CompletionRequest(id=name, prefix=prefix, suffix="s", sampling=Sampling(max_tokens=50))
+        wish = Wish(DEPLOYMENT, request, key, 1.0, who, affinity(who, request), 100, 10, 0, patience)
+        self.release[name] = asyncio.Event()
+
+        async def hold() -> None:
+            async with self.dispatcher.place(wish) as address:
+                self.placed[name] = address
+                await self.release[name].wait()
+
+        task = asyncio.create_task(hold())
+        self.tasks.append(task)
+        return task
+
+    async def settle(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Desk]:
+    reports, ledger, table = Reports(), Ledger("uid", lambda: 0.0), Table()
+    async with AsyncExitStack() as stack:
+        fleet = Fleet(reports, lambda: dispatcher.pump())
+        stack.push_async_callback(fleet.close)
+        dispatcher = Dispatcher(table, fleet, ledger)
+        fleet.keep([ONE, TWO])
+        await asyncio.sleep(0)
+        desk = Desk(dispatcher, fleet, reports, ledger, table)
+        try:
+            yield desk
+        finally:
+            for task in desk.tasks:
+                task.cancel()
+            await asyncio.gather(*desk.tasks, return_exceptions=True)
+
+
+async def test_a_replica_gets_no_more_than_it_has_room_for() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 1)
+        desk.reports.tell(TWO, 2)
+        for n in range(5):
+            desk.ask(f"r{n}")
+        await desk.settle()
+        assert sorted(desk.placed.values()) == [ONE, TWO, TWO]
+        assert desk.ledger.of("ns", "d").waiting == 2
+
+
+async def test_who_waits_goes_on_when_a_place_is_left_or_room_is_told() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 1)
+        desk.reports.tell(TWO, 0)
+        for n in range(3):
+            desk.ask(f"r{n}")
+        await desk.settle()
+        assert desk.placed == {"r0": ONE}
+        desk.release["r0"].set()
+        await desk.settle()
+        assert desk.placed == {"r0": ONE, "r1": ONE}
+        desk.reports.tell(TWO, 1)
+        await desk.settle()
+        assert desk.placed == {"r0": ONE, "r1": ONE, "r2": TWO}
+
+
+async def test_a_refused_request_goes_back_to_its_place() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 1)
+        desk.reports.tell(TWO, 0)
+        places: list[str] = []
+
+        async def refused(name: str, times: int) -> None:
+            request = CompletionRequest(id=name, prefix="x", suffix="s", sampling=Sampling(max_tokens=50))
+            wish = Wish(DEPLOYMENT, request, "k", 1.0, None, b"", 100, 10, 0, 5.0)
+            for attempt in range(times + 1):
+                async with desk.dispatcher.place(wish) as address:
+                    places.append(f"{name} {attempt}")
+                    if attempt < times:
+                        desk.dispatcher.refused(wish, address)
+
+        first = asyncio.create_task(refused("first", 1))
+        await desk.settle()
+        second = asyncio.create_task(refused("second", 0))
+        await desk.settle()
+        assert places == ["first 0"]
+        for _ in range(3):
+            desk.reports.tell(ONE, 1)
+            await desk.settle()
+        await asyncio.gather(first, second)
+        assert places == ["first 0", "first 1", "second 0"]
+
+
+async def test_a_wait_ends_with_the_clients_patience() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        with pytest.raises(Problem) as caught:
+            await desk.ask("r", patience=0.01)
+        assert (caught.value.code, caught.value.status, caught.value.retry_after) == ("overloaded", 503, 1)
+        assert desk.ledger.of("ns", "d").waiting == 0
+
+
+async def test_a_wait_that_would_be_too_long_is_refused_at_once() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        for n in range(40):
+            desk.ask(f"r{n}", patience=5.0)
+        await desk.settle()
+        with pytest.raises(Problem, match="busy"):
+            await asyncio.wait_for(desk.ask("late", patience=1.0), 0.5)
+        quiet = desk.ask("another key's", key="quiet", patience=1.0)
+        await desk.settle()
+        assert not quiet.done()
+
+
+async def test_without_replicas_it_is_held_and_the_wish_is_latched() -> None:
+    async with opened() as desk:
+        desk.table.view = View.of([DEPLOYMENT], {})
+        desk.ask("r")
+        await desk.settle()
+        counters = desk.ledger.page(0).deployments[0].counters
+        assert (counters.wakes, desk.placed) == (1, {})
+        desk.table.view = View.of([DEPLOYMENT], {("ns", "unit"): (ONE,)})
+        desk.reports.tell(ONE, 1)
+        await desk.settle()
+        assert desk.placed == {"r": ONE}
+        desk.table.view = View.of([DEPLOYMENT], {})
+        with pytest.raises(Problem) as caught:
+            await desk.ask("s", patience=0.01)
+        assert caught.value.code == "no_replica"
+
+
+async def test_a_queued_request_that_the_next_one_continues_is_superseded() -> None:
+    me = Editor("k", "s")
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        old = desk.ask("old", who=me, prefix="def f")
+        elsewhere = desk.ask("elsewhere", who=me, prefix="class A")
+        nobodys = desk.ask("nobodys", prefix="def f")
+        await desk.settle()
+        desk.ask("new", who=me, prefix="def fo")
+        await desk.settle()
+        with pytest.raises(Superseded):
+            await old
+        assert not elsewhere.done()
+        assert not nobodys.done()
+
+
+async def test_one_that_runs_is_never_superseded() -> None:
+    me = Editor("k", "s")
+    async with opened() as desk:
+        desk.reports.tell(ONE, 4)
+        desk.reports.tell(TWO, 4)
+        old = desk.ask("old", who=me, prefix="def f")
+        await desk.settle()
+        desk.ask("new", who=me, prefix="def fo")
+        await desk.settle()
+        assert not old.done()
+        assert desk.placed["old"] == desk.placed["new"]
+
+
+async def test_a_client_that_leaves_while_it_waits_leaves_nothing() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 1)
+        desk.reports.tell(TWO, 0)
+        desk.ask("r0")
+        gone = desk.ask("gone")
+        await desk.settle()
+        gone.cancel()
+        await desk.settle()
+        desk.release["r0"].set()
+        desk.ask("r1")
+        await desk.settle()
+        assert desk.placed == {"r0": ONE, "r1": ONE}
+
+
+async def test_one_that_leaves_just_when_it_gets_its_place_gives_it_back() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        gone = desk.ask("gone")
+        await desk.settle()
+        desk.reports.tell(ONE, 1)  # the place is given, and not yet taken
+        gone.cancel()
+        await desk.settle()
+        desk.ask("next")
+        await desk.settle()
+        assert desk.placed == {"next": ONE}
+
+
+async def test_one_that_left_just_before_a_place_is_free_gets_none() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        gone = desk.ask("gone")
+        desk.ask("next")
+        await desk.settle()
+        gone.cancel()
+        desk.reports.tell(ONE, 1)  # before the one that left has noticed
+        await desk.settle()
+        assert desk.placed == {"next": ONE}
+
+
+async def test_who_dies_or_leaves_gets_nothing_new() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 4)
+        desk.reports.tell(TWO, 4)
+        desk.reports.die(ONE)
+        await desk.settle()
+        for n in range(3):
+            desk.ask(f"r{n}")
+        await desk.settle()
+        assert set(desk.placed.values()) == {TWO}
+        desk.reports.tell(TWO, 4, draining=True)
+        waits = desk.ask("waits")
+        await desk.settle()
+        assert not waits.done()
+        assert "waits" not in desk.placed
+
+
+async def test_late_ones_are_counted_once_whatever_became_of_them() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        with pytest.raises(Problem):
+            await desk.ask("r", patience=0.25)
+        assert desk.ledger.page(0).deployments[0].counters.waited_over_target == 1
+
+
+async def test_a_revision_without_room_leaves_its_share_to_the_other() -> None:
+    raw = DEPLOYMENT.model_dump(by_alias=True) | {"status": {"traffic": {"weights": {"one": 50, "two": 50}}}}
+    split = DeploymentView.model_validate(raw)
+    async with opened() as desk:
+        desk.table.view = View.of([split], {("ns", "one"): (ONE,), ("ns", "two"): (TWO,)})
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 8)
+        for n in range(6):
+            desk.ask(f"r{n}", who=Editor("k", str(n)))
+        await desk.settle()
+        assert set(desk.placed.values()) == {TWO}
+        assert len(desk.placed) == 6
