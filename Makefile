@@ -2,7 +2,7 @@
 # Caches: $XDG_CACHE_HOME/aixcoder or ~/.cache/aixcoder. `make help` lists the targets and the variables.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit component e2e test-long bench-engine bench-replay bench-step generate images cluster-up cluster-down clean
+.PHONY: help demo demo-down test lint unit component e2e test-long bench-engine bench-replay bench-step bench-gateway generate images cluster-up cluster-down clean
 
 # local: a Kubernetes made on this machine. existing: the one that KUBECONFIG names.
 CLUSTER ?= local
@@ -17,7 +17,7 @@ export CLUSTER IMAGES IMAGE_REGISTRY IMAGE_TAG
 in_environment := @bash scripts/environment.sh python -m
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: IMAGES=node-local|full  CLUSTER=local|existing  KUBECONFIG=FILE  IMAGE_REGISTRY=HOST/PATH  IMAGE_TAG=TAG"
 
@@ -53,6 +53,9 @@ bench-replay: ## Measure how fast recorded typing can be replayed, beside peers 
 
 bench-step: ## Measure what a step of the engine costs beside the model's arithmetic
 	$(in_environment) benchmarks.step
+
+bench-gateway: ## Measure what the gateway adds to a completion and what a core of it carries, beside other routers
+	$(in_environment) benchmarks.gateway
 
 generate: ## Write the generated files: the CRD, the chart's copy of it, docs/api-reference.md
 	$(in_environment) scripts generate
