@@ -49,7 +49,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stall: asyncio.TimerHandle | None = None
         self._too_much: _TooMuch | None = None
         self._in_headers = True
-        self._header_bytes = 0
+        self._header_bytes = 0  # received, and may not end
+        self._parsed_bytes = 0
         self._body_bytes = 0
         self._receiving = False
         self._old_at = self.loop.time() + AGE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 - keeps no secret
@@ -90,10 +91,21 @@ class BoundedProtocol(HttpToolsProtocol):
         """See `httptools.HttpRequestParser`."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._raise(_TooMuch(400, "Requests must not be pipelined."))
+        self._parsed_bytes = 0
         super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """See `httptools.HttpRequestParser`."""
+        self._parsed_bytes += len(url)
+        if self._parsed_bytes > HEADER_BYTES:
+            self._raise(_TooMuch(431, "The path is too long."))
+        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """See `httptools.HttpRequestParser`."""
+        self._parsed_bytes += len(name) + len(value)
+        if self._parsed_bytes > HEADER_BYTES:
+            self._raise(_TooMuch(431, "The headers are too large."))
         if len(self.headers) >= HEADERS:
             self._raise(_TooMuch(431, "There are too many headers."))
         super().on_header(name, value)

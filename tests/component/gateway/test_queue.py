@@ -342,7 +342,7 @@ async def test_a_client_that_reads_nothing_holds_nobody_up(
         client.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
 
         async def ended() -> bool:
-            return [entry["end"] for entry in await replica.seen()] == ["ended"]
+            return "ended" in [entry["end"] for entry in await replica.seen()]
 
         await eventually(ended, 60)
 
