@@ -14,8 +14,8 @@ from aixcoder_serving.gateway.problems import Problem
 from aixcoder_serving.gateway.transcript import Piece
 from aixcoder_serving.protocol import Finished, TokenLogprobs
 
-# Proxies in front must pass each piece on at once.
 OUTCOME_HEADER = "x-aixcoder-outcome"
+# Proxies in front must pass each piece on at once.
 _UNBUFFERED = (("cache-control", "no-store"), ("x-accel-buffering", "no"))
 
 

@@ -54,9 +54,7 @@ class Fleet:
     def keep(self, addresses: Collection[str]) -> None:
         """Follow these replicas and no others. One that left the list may still end what it runs."""
         for address in addresses:
-            replica = self._replicas.get(address)
-            if replica is None:
-                replica = self._replicas[address] = _Replica()
+            replica = self._replica(address)
             if replica.following is None:
                 replica.following = asyncio.create_task(self._follow(address, replica))
         for address in [a for a, r in self._replicas.items() if a not in addresses and not r.attempts]:
@@ -74,7 +72,7 @@ class Fleet:
 
     def load(self, address: str) -> ReplicaLoad:
         """What is known of a replica: of one that is not followed yet, what was sent there."""
-        return self._replicas.setdefault(address, _Replica()).load
+        return self._replica(address).load
 
     @property
     def heard(self) -> int:
@@ -100,13 +98,19 @@ class Fleet:
     @contextmanager
     def attempt(self, address: str, timeout: asyncio.Timeout) -> Iterator[Callable[[], bool]]:
         """While the block runs, `timeout` is over at once when the replica dies; yields whether it has."""
-        replica = self._replicas.setdefault(address, _Replica())
+        replica = self._replica(address)
         deaths = replica.deaths
         replica.attempts.add(timeout)
         try:
             yield lambda: replica.deaths > deaths
         finally:
             replica.attempts.discard(timeout)
+
+    def _replica(self, address: str) -> _Replica:
+        replica = self._replicas.get(address)
+        if replica is None:
+            replica = self._replicas[address] = _Replica()
+        return replica
 
     async def _follow(self, address: str, replica: _Replica) -> None:
         """Hear a replica's reports, again and again. The end of a stream that told something is a death notice."""

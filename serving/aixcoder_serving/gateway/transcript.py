@@ -46,16 +46,6 @@ class Transcript:
         """Whether nothing more will come."""
         return self._finished is not None or self._problem is not None
 
-    @property
-    def started(self) -> Started | None:
-        """The first message, once it came."""
-        return self._started
-
-    @property
-    def finished(self) -> Finished | None:
-        """The last message, once it came."""
-        return self._finished
-
     def add(self, message: Started | Delta | Finished) -> None:
         """Append a message."""
         match message:

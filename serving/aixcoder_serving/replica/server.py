@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
 from typing import Any
 
@@ -62,7 +62,7 @@ class ReplicaApp:
             completion = await self._service.submit(_parse(body))
             watcher = asyncio.create_task(_abandon_when_gone(receive, completion))
             try:
-                await self._stream(send, completion)
+                await self._stream(send, completion.messages())
             finally:
                 watcher.cancel()
                 # Whatever ended this early (a cancelled server task too), the engine must not go on for nobody.
@@ -72,18 +72,16 @@ class ReplicaApp:
         finally:
             self._service.leave()
 
-    async def _stream(self, send: Send, completion: Completion) -> None:
+    async def _stream(self, send: Send, messages: AsyncIterator[BaseModel]) -> None:
         await send(
             {"type": "http.response.start", "status": 200, "headers": self._headers(b"application/x-ndjson")},
         )
-        async for message in completion.messages():
+        async for message in messages:
             line = message.model_dump_json().encode() + b"\n"
             await send({"type": "http.response.body", "body": line, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _events(self, receive: Receive, send: Send) -> None:
-        head = {"type": "http.response.start", "status": 200, "headers": self._headers(b"application/x-ndjson")}
-        await send(head)
         telling = asyncio.create_task(self._tell(send))
         leaving = asyncio.create_task(_gone(receive))
         try:
@@ -95,10 +93,7 @@ class ReplicaApp:
 
     async def _tell(self, send: Send) -> None:
         async with aclosing(self._reporter.reports()) as reports:
-            async for report in reports:
-                line = report.model_dump_json().encode() + b"\n"
-                await send({"type": "http.response.body", "body": line, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._stream(send, reports)
 
     async def _answer(self, send: Send, status: int, content: BaseModel) -> None:
         await self._whole(send, status, b"application/json", content.model_dump_json(exclude_none=True).encode())

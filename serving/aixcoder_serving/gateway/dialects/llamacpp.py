@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from aixcoder_serving.gateway.dialects import Answer, Ask, Identity, Usage, Writer
-from aixcoder_serving.gateway.problems import Problem, invalid
+from aixcoder_serving.gateway.dialects.wire import compact, event, read
+from aixcoder_serving.gateway.problems import Problem
 from aixcoder_serving.gateway.transcript import Piece
 from aixcoder_serving.protocol import ContextFile, Finished
 
@@ -81,10 +81,7 @@ class LlamaCpp:
 
         Numbers below what means anything are llama.cpp's way to say nothing: n_predict -1, seed -1, top_k 0.
         """
-        try:
-            fields = InfillBody.model_validate_json(body)
-        except ValidationError as error:
-            raise _sentence(error) from None
+        fields = read(InfillBody, body, _EXPECTED, '{"input_prefix": "def add(", "input_suffix": "\\n"}')
         prefix, suffix = (fields.input_prefix or "") + (fields.prompt or ""), fields.input_suffix or ""
         # A warm-up: with the suffix first there is nothing that the next request would find.
         nothing = fields.n_predict == 0 or not (prefix or suffix)
@@ -117,7 +114,7 @@ class LlamaCpp:
         """llama.cpp's error object."""
         kinds = {400: "invalid_request_error", 401: "authentication_error", 503: "unavailable_error"}
         kind = kinds.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
-        return _json({"error": {"code": problem.status, "message": problem.message, "type": kind}})
+        return compact({"error": {"code": problem.status, "message": problem.message, "type": kind}})
 
 
 class _Writer:
@@ -129,13 +126,13 @@ class _Writer:
         self._finished: Finished | None = None
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> bytes:
-        return _json(self._last(answers[0].piece.text, answers[0].finished))
+        return compact(self._last(answers[0].piece.text, answers[0].finished))
 
     def delta(self, index: int, piece: Piece) -> bytes:
-        return _event({"index": index, "content": piece.text, "stop": False, "model": self._identity.model})
+        return event({"index": index, "content": piece.text, "stop": False, "model": self._identity.model})
 
     def finish(self, index: int, finished: Finished) -> bytes:
-        return _event(self._last("", finished))
+        return event(self._last("", finished))
 
     def end(self, usage: Usage) -> bytes:
         return b""
@@ -166,22 +163,3 @@ class _Writer:
 
 def _from(least: int, value: int | None) -> int | None:
     return None if value is None or value < least else value
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _event(value: Any) -> bytes:
-    return b"data: " + _json(value) + b"\n\n"
-
-
-def _sentence(error: ValidationError) -> Problem:
-    """The first thing that is wrong, without a value of the client's in it."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return invalid("The body is not valid JSON, or is nested too deeply.")
-    if not first["loc"]:
-        return invalid('The body must be a JSON object such as {"input_prefix": "def add(", "input_suffix": "\\n"}.')
-    field = str(first["loc"][0])
-    return invalid(f"`{field}` must be {_EXPECTED[field]}.", field)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from aixcoder_serving.gateway.dialects import Answer, Ask, Identity, Model, Prompt, Usage, Writer
+from aixcoder_serving.gateway.dialects.wire import compact, event, read
 from aixcoder_serving.gateway.problems import Problem, invalid
 from aixcoder_serving.gateway.transcript import Piece
 from aixcoder_serving.protocol import Finished, TokenLogprobs
@@ -84,10 +84,7 @@ class OpenAI:
 
     def parse(self, body: bytes) -> Ask:
         """Read the body of `POST /v1/completions`; see `Dialect.parse`."""
-        try:
-            fields = CompletionBody.model_validate_json(body)
-        except ValidationError as error:
-            raise _sentence(error) from None
+        fields = read(CompletionBody, body, _EXPECTED, '{"prompt": "def add("}')
         prompts = _prompts(fields.prompt)
         n, best_of = fields.n or 1, fields.best_of or fields.n or 1
         _check(fields, prompts, n, best_of)
@@ -123,11 +120,11 @@ class OpenAI:
             problem.status, "invalid_request_error" if problem.status < 500 else "server_error"
         )
         error = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
-        return _json({"error": error})
+        return compact({"error": error})
 
     def models(self, models: Iterable[Model]) -> bytes:
         """The body of `GET /v1/models`."""
-        return _json({"object": "list", "data": [_model(model) for model in models]})
+        return compact({"object": "list", "data": [_model(model) for model in models]})
 
 
 class _Writer:
@@ -142,7 +139,7 @@ class _Writer:
         choices = [
             self._choice(answer.index, answer.piece, answer.prompt, answer.finished.finish_reason) for answer in answers
         ]
-        return _json(self._object(choices, usage=_usage(usage)))
+        return compact(self._object(choices, usage=_usage(usage)))
 
     def delta(self, index: int, piece: Piece) -> bytes:
         prompt = self._ask.prompts[index // self._ask.samples]
@@ -153,7 +150,7 @@ class _Writer:
         return self._chunk({"index": index, "text": "", "logprobs": None, "finish_reason": finished.finish_reason})
 
     def end(self, usage: Usage) -> bytes:
-        told = _event(self._object([], usage=_usage(usage))) if self._ask.include_usage else b""
+        told = event(self._object([], usage=_usage(usage))) if self._ask.include_usage else b""
         return told + b"data: [DONE]\n\n"
 
     def broken(self, problem: Problem) -> bytes:
@@ -171,7 +168,7 @@ class _Writer:
 
     def _chunk(self, choice: dict[str, Any]) -> bytes:
         # OpenAI sends a null usage in each chunk where usage was asked for, and no usage at all where it was not.
-        return _event(self._object([choice], usage=None) if self._ask.include_usage else self._object([choice]))
+        return event(self._object([choice], usage=None) if self._ask.include_usage else self._object([choice]))
 
     def _object(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         head = {
@@ -211,25 +208,6 @@ def _model(model: Model) -> dict[str, Any]:
     if model.max_length is not None:
         entry["max_model_len"] = model.max_length
     return entry
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _event(value: Any) -> bytes:
-    return b"data: " + _json(value) + b"\n\n"
-
-
-def _sentence(error: ValidationError) -> Problem:
-    """The first thing that is wrong, without a value of the client's in it."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return invalid("The body is not valid JSON, or is nested too deeply.")
-    if not first["loc"]:
-        return invalid('The body must be a JSON object such as {"prompt": "def add("}.')
-    field = str(first["loc"][0])
-    return invalid(f"`{field}` must be {_EXPECTED[field]}.", field)
 
 
 def _check(fields: CompletionBody, prompts: tuple[Prompt, ...], n: int, best_of: int) -> None:
