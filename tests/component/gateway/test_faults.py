@@ -144,7 +144,8 @@ async def test_stream_that_is_cut_ends_in_an_error(
     bad, good = start_replica("bad"), start_replica("good")
     table.prefer(bad.address, good.address)
     client = await gateway.client()
-    stream = await client.completions.create(model="any", prompt=script(bad=what), stream=True, temperature=0.7)
+    prompt = script(bad={"delay": 0.05, **what})  # what its client has not read yet would begin anew, at the good one
+    stream = await client.completions.create(model="any", prompt=prompt, stream=True, temperature=0.7)
     texts = []
     with pytest.raises(openai.APIError, match="went away"):  # noqa: PT012 - what came before it counts
         async for chunk in stream:
