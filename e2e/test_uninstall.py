@@ -14,15 +14,15 @@ from e2e.rights import Use, used
 from e2e.service import OPERATOR, Service, record
 
 GATEWAY = f"system:serviceaccount:{SYSTEM_NAMESPACE}:{RELEASE}-gateway"
-KEY = f"{RELEASE}-operator-key"
+KEYS = (f"{RELEASE}-operator-key", f"{RELEASE}-data-key")
 IN_SYSTEM = f"--namespace={SYSTEM_NAMESPACE}"
 GUARD_SECONDS = 300.0
 
 
-def key(service: Service) -> tuple[str, str]:
-    """Uid and content of the operator's key."""
-    secret = service.kubernetes.get("secret", KEY, IN_SYSTEM)
-    return secret["metadata"]["uid"], secret["data"]["key"]
+def keys(service: Service) -> list[tuple[str, str]]:
+    """Uid and content of the operator's key and of the data key."""
+    secrets = [service.kubernetes.get("secret", name, IN_SYSTEM) for name in KEYS]
+    return [(secret["metadata"]["uid"], secret["data"]["key"]) for secret in secrets]
 
 
 def remains(service: Service) -> list[str]:
@@ -55,17 +55,18 @@ def test_neither_program_was_refused_anything(service: Service) -> None:
 
 def test_an_uninstall_leaves_what_serves_and_an_install_takes_it_over(service: Service) -> None:
     pods = {pod["metadata"]["uid"] for pod in service.deployment.pods()}
-    kept = key(service)
+    kept = keys(service)
+    assert kept[0][1] != kept[1][1]
     service.helm("uninstall", RELEASE, IN_SYSTEM, "--wait", "--timeout=3m")
     try:
         end = time.monotonic() + GUARD_SECONDS
         while left := remains(service):  # gateways drain
             assert time.monotonic() < end, left
             time.sleep(0.5)
-        assert key(service) == kept
+        assert keys(service) == kept
     finally:
         seconds = install(service)
-    assert key(service) == kept
+    assert keys(service) == kept
     record("install over what an uninstall left", seconds=seconds)
     service.deployment.wait_ready()
     assert completion.ask(service.url)

@@ -1,5 +1,6 @@
 """The Kubernetes programs, built from the Go modules that `go/go.mod` names, once per version."""
 
+import json
 import os
 import re
 import shutil
@@ -46,8 +47,24 @@ def kubernetes_programs() -> Path:
 
 def _build(folder: Path, flags: str) -> None:
     go = _toolchain()
+    with progress.step("Building the Kubernetes programs (the first time: 5 to 10 minutes)"):
+        build: list[str | Path] = [go, "build", "-trimpath", "-ldflags", flags, "-o", f"{folder}/"]
+        progress.run([*build, "tool", "./..."], what="go build", env=_environment(), cwd=MODULE)
+
+
+def module_folder(module: str, digest: str) -> Path:
+    """The files of a Go module (`path@version`), fetched once. Raises ClusterError where its `h1:` differs."""
+    command: list[str | Path] = [_toolchain(), "mod", "download", "-json", module]
+    with progress.step(f"Fetching {module}"):
+        said = json.loads(progress.run(command, what="go mod download", env=_environment(), cwd=cache.root()))
+    if said["Sum"] != digest:
+        raise ClusterError(f"{module} is {said['Sum']} and not {digest}: somebody has changed it.")
+    return Path(said["Dir"])
+
+
+def _environment() -> dict[str, str]:
     store = cache.root() / "go"
-    environment = {
+    return {
         **os.environ,
         "GOCACHE": str(store / "build"),
         "GOMODCACHE": str(store / "mod"),
@@ -56,9 +73,6 @@ def _build(folder: Path, flags: str) -> None:
         "GOTOOLCHAIN": "local",
         "CGO_ENABLED": "0",
     }
-    with progress.step("Building the Kubernetes programs (the first time: 5 to 10 minutes)"):
-        build: list[str | Path] = [go, "build", "-trimpath", "-ldflags", flags, "-o", f"{folder}/"]
-        progress.run([*build, "tool", "./..."], what="go build", env=environment, cwd=MODULE)
 
 
 def _toolchain() -> Path:

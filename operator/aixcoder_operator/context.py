@@ -11,12 +11,13 @@ from aixcoder_operator.cluster.client import Client
 from aixcoder_operator.cluster.events import EventRecorder
 from aixcoder_operator.cluster.probe import Prober
 from aixcoder_operator.ray.serve import ServeClient
+from aixcoder_operator.served_names import ServedNames
 from aixcoder_operator.settings import OperatorSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Made once by `main`; nothing in it remembers a deployment."""
+    """Made once by `main`; of deployments it remembers which names they claim, and nothing else."""
 
     settings: OperatorSettings
     client: Client
@@ -26,6 +27,9 @@ class Context:
     events: EventRecorder
     key: bytes
     """The operator's key, from which Ray tokens are derived."""
+    data_key: bytes
+    """Shared with the gateways: from it are derived the tokens by which replicas know them."""
+    served_names: ServedNames
     now: Callable[[], datetime]
     """The time, in UTC."""
 

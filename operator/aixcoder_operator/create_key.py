@@ -1,4 +1,4 @@
-"""Creates the operator's key once: what the chart's hook runs in its pod before an installation or an upgrade.
+"""Creates keys once: what the chart's hook runs in its pod before an installation or an upgrade.
 
 Standard library only: it starts in a tenth of a second and needs no package. It may create a Secret and may read none,
 so "already there" is the API server's answer 409, and an existing key is neither looked at nor changed.
@@ -53,7 +53,7 @@ def outcome(status: int, body: str, where: str) -> str:
         message = body[:500]
     raise CannotCreateError(
         f"The API server refused the Secret {where} with {status}: {message}. Allow the hook's service account to "
-        "create it, or create it with at least 32 random bytes and name it in operatorKey.existingSecret."
+        "create it, or create it with at least 32 random bytes and name it in the chart's values."
     )
 
 
@@ -77,22 +77,32 @@ def create(secret: dict[str, Any], host: str, port: int, account: Path = SERVICE
 
 def main() -> None:
     """Entry point: exits with a sentence and status 1 where there is no key afterwards."""
-    parser = argparse.ArgumentParser(description="Create the operator's key in a Secret, unless the Secret is there.")
+    parser = argparse.ArgumentParser(description="Create a key in each Secret that is not there yet.")
     parser.add_argument("--namespace", required=True)
-    parser.add_argument("--secret", required=True, help="name of the Secret")
-    parser.add_argument("--key", default="key", help="key in the Secret's data")
+    parser.add_argument(
+        "secrets", nargs="+", metavar="SECRET/KEY", type=_place, help="name of a Secret and of the key in its data"
+    )
     arguments = parser.parse_args()
-    where = f"{arguments.namespace}/{arguments.secret}"
-    secret = secret_object(arguments.namespace, arguments.secret, arguments.key, secrets.token_bytes(KEY_BYTES))
     try:
         host, port = os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"])
-        print(outcome(*create(secret, host, port), where))
     except KeyError as missing:
         sys.exit(f"{missing} is not set: this program runs in a pod.")
-    except OSError as error:
-        sys.exit(f"The API server could not be asked to create the Secret {where}: {error}. The Job tries again.")
-    except CannotCreateError as error:
-        sys.exit(str(error))
+    for name, key in arguments.secrets:
+        where = f"{arguments.namespace}/{name}"
+        secret = secret_object(arguments.namespace, name, key, secrets.token_bytes(KEY_BYTES))
+        try:
+            print(outcome(*create(secret, host, port), where))
+        except OSError as error:
+            sys.exit(f"The API server could not be asked to create the Secret {where}: {error}. The Job tries again.")
+        except CannotCreateError as error:
+            sys.exit(str(error))
+
+
+def _place(text: str) -> tuple[str, str]:
+    name, separator, key = text.partition("/")
+    if not (name and separator and key):
+        raise argparse.ArgumentTypeError(f"{text}: write NAME/KEY")
+    return name, key
 
 
 if __name__ == "__main__":

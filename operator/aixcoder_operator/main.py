@@ -25,23 +25,24 @@ def main() -> int:
     try:
         settings = read_settings(arguments.config)
         key = read_key(settings.key_file)
+        data_key = read_key(settings.data_key_file, "the data key")
     except SettingsError as error:
         print(f"aixcoder-operator: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level)
     try:
-        return asyncio.run(_run(settings, key))
+        return asyncio.run(_run(settings, key, data_key))
     except (NoCluster, OSError) as error:
         print(f"aixcoder-operator: {error}", file=sys.stderr)
         return 1
 
 
-async def _run(settings: OperatorSettings, key: bytes) -> int:
+async def _run(settings: OperatorSettings, key: bytes, data_key: bytes) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    return await run(settings, key, reconcile, stop)
+    return await run(settings, key, data_key, reconcile, stop)
 
 
 if __name__ == "__main__":

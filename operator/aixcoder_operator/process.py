@@ -35,6 +35,7 @@ from aixcoder_operator.health import serve_health
 from aixcoder_operator.metrics import Metrics
 from aixcoder_operator.queue import WorkQueue
 from aixcoder_operator.ray.serve import ServeClient, ServeError
+from aixcoder_operator.served_names import ServedNames
 from aixcoder_operator.settings import OperatorSettings
 from aixcoder_operator.watches import Known, Watches, key_of
 
@@ -54,6 +55,7 @@ logger = logging.getLogger(__name__)
 async def run(
     settings: OperatorSettings,
     key: bytes,
+    data_key: bytes,
     reconcile: Reconcile,
     stop: asyncio.Event,
     *,
@@ -87,6 +89,8 @@ async def run(
             prober=Prober(session),
             events=EventRecorder(guarded, host),
             key=key,
+            data_key=data_key,
+            served_names=ServedNames(),
             now=lambda: datetime.now(UTC),
         )
         operator = Operator(configuration, context, reconcile, lease, metrics)
@@ -195,8 +199,9 @@ class Operator:
                 logger.warning("the deployments could not be listed: %s", error)
                 continue
             self._missed = self._known.missed(listed)
-            for key in (*self._missed, *self._known.gone(listed)):
-                self._queue.add(key)
+            for key in self._known.gone(listed):
+                self._look_again(key, *self._context.served_names.changed(key, None))
+            self._look_again(*self._missed)
             if time.monotonic() >= resync:
                 resync = self._next_resync()
                 for key in listed:
@@ -214,8 +219,14 @@ class Operator:
         return {key_of(obj): objects.resource_version(obj) for obj in found}
 
     def _on_parent(self, event_type: str | None, parent: Object) -> None:
+        key = key_of(parent)
+        self._look_again(*self._context.served_names.changed(key, None if event_type == "DELETED" else parent))
         if self._known.changed(event_type, parent):
-            self._queue.add(key_of(parent))
+            self._look_again(key)
+
+    def _look_again(self, *keys: str) -> None:
+        for key in keys:
+            self._queue.add(key)
 
     async def _work(self, key: str) -> float | None:
         began = time.monotonic()

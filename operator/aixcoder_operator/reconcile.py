@@ -18,11 +18,13 @@ from aixcoder_operator.cluster.observe import gateway_addresses, observe
 from aixcoder_operator.context import Context
 from aixcoder_operator.plan import names
 from aixcoder_operator.plan.conditions import refused
+from aixcoder_operator.plan.deployment_children import Tokens
 from aixcoder_operator.plan.observed import GatewayView, Observed, ReplicaView, ServeView, UnitView
 from aixcoder_operator.plan.plan import Questions, ServeOrder, plan, questions
 from aixcoder_operator.plan.platform import Platform
 from aixcoder_operator.ray.serve import ServeError, Unreachable
 from aixcoder_operator.ray.token import ray_token
+from aixcoder_serving.protocol import replica_token
 
 
 async def reconcile(key: str, *, context: Context) -> float | None:
@@ -36,15 +38,18 @@ async def reconcile(key: str, *, context: Context) -> float | None:
     if seen is None or seen.parent["metadata"].get("deletionTimestamp"):
         return None  # owner references take the children away
     try:
-        observed = Observed(read(seen.parent), context.now(), seen.children)
+        observed = Observed(
+            read(seen.parent), context.now(), seen.children, name_taken_by=context.served_names.taken_by(key)
+        )
     except UnreadableResourceError as error:
         context.events.record(seen.parent, "Unreadable", str(error), "Warning")
         return None
     platform = platform_of(context)
-    token = ray_token(context.key, observed.deployment.metadata.uid)
+    uid = observed.deployment.metadata.uid
+    tokens = Tokens(ray=ray_token(context.key, uid), replica=replica_token(context.data_key, uid))
 
-    observed = await ask(observed, questions(observed, platform), token, context)
-    planned = plan(observed, platform, token)
+    observed = await ask(observed, questions(observed, platform), tokens.ray, context)
+    planned = plan(observed, platform, tokens)
 
     try:
         applied = await apply(context.client, planned.objects, seen.children, owner=seen.parent)
@@ -55,7 +60,7 @@ async def reconcile(key: str, *, context: Context) -> float | None:
     for pod, marks in planned.annotate:
         await _annotate(context, pod, marks)
     for order in planned.serve:
-        await tell_serve(order, seen.parent, token, context)
+        await tell_serve(order, seen.parent, tokens.ray, context)
     await write_status(seen.parent, planned.status, context)
     for event in planned.events:
         context.events.record(seen.parent, event.reason, event.message, "Warning" if event.warning else "Normal")
@@ -89,6 +94,7 @@ async def ask(observed: Observed, wanted: Questions, token: str, context: Contex
         deployment=observed.deployment,
         now=observed.now,
         children=observed.children,
+        name_taken_by=observed.name_taken_by,
         serve={unit.name: view for unit, view in zip(wanted.serve, serve, strict=True) if view is not None},
         replicas=replicas,
         gateways=gateways,

@@ -55,6 +55,8 @@ class OperatorSettings(_Settings):
     serving: ServingSettings = ServingSettings()
     gateway: GatewaySettings
     key_file: Path = Path("/var/run/aixcoder/key/key")
+    data_key_file: Path = Path("/var/run/aixcoder/data-key/key")
+    """Shared with the gateways: of it the tokens are made by which replicas know them."""
     lease: LeaseSettings
     cluster_domain: str = Field(default="cluster.local", min_length=1, max_length=253)
     port: int = Field(default=8081, ge=0, le=65535)
@@ -91,12 +93,12 @@ def _sentence(error: dict[str, Any]) -> str:
             return f"{field}: {error['msg'][:1].lower()}{error['msg'][1:]}, mend its value"
 
 
-def read_key(path: Path) -> bytes:
-    """The key from which Ray tokens are derived: the file's bytes as they are, at least 32. Raises SettingsError."""
+def read_key(path: Path, what: str = "the operator's key") -> bytes:
+    """A key from which tokens are derived: the file's bytes as they are, at least 32. Raises SettingsError."""
     try:
         key = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{path}: the operator's key is unreadable ({error.strerror}): mount its Secret") from error
+        raise SettingsError(f"{path}: {what} is unreadable ({error.strerror}): mount its Secret") from error
     if len(key) < 32:
-        raise SettingsError(f"{path}: the operator's key has {len(key)} bytes, not 32 or more: make a longer one")
+        raise SettingsError(f"{path}: {what} has {len(key)} bytes, not 32 or more: make a longer one")
     return key

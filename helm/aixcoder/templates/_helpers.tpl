@@ -50,6 +50,11 @@ app.kubernetes.io/component: {{ .component }}
 {{ .Values.operatorKey.existingSecret | default (printf "%s-operator-key" (include "aixcoder.name" .)) }}
 {{- end }}
 
+{{/* Name of the Secret with the key that operator and gateway share. Takes the root. */}}
+{{- define "aixcoder.dataKeySecret" -}}
+{{ .Values.dataKey.existingSecret | default (printf "%s-data-key" (include "aixcoder.name" .)) }}
+{{- end }}
+
 {{/* Security, pull Secrets and place of every pod of the chart. Takes {root, component, pod}; pod is the component's part of the values. */}}
 {{- define "aixcoder.podBase" -}}
 securityContext: {{- toYaml .root.Values.podSecurityContext | nindent 2 }}

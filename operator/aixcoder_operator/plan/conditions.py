@@ -60,17 +60,24 @@ def conditions(
     deployment: AixcoderDeployment,
     rollout: Rollout,
     found: Readiness,
-    invalid: Reason | None,
+    missing: Reason | None,
+    conflict: Reason | None,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """All conditions, in a steady order; an unchanged status keeps its transition time."""
+    """All conditions, in a steady order; an unchanged status keeps its transition time.
+
+    `missing`: what the spec refers to is not there. `conflict`: an older deployment gets the requests for its name, so
+    that it serves nobody, and somebody has to choose.
+    """
+    invalid = missing or conflict
+    unreached = None if rollout.phase == "Suspended" else conflict
     whole = found.reason.reason in ("AllReplicasReady", "ScaledToZero", "Suspended")
     told: list[tuple[ConditionType, bool, Reason]] = [
-        ("Ready", found.ready, found.reason),
+        ("Ready", found.ready and unreached is None, unreached or found.reason),
         ("Valid", invalid is None, invalid or Reason("Valid", "what the spec refers to is there")),
     ]
-    if rollout.stalled is not None:
-        told.append(("Stalled", True, rollout.stalled))
+    if (stalled := unreached or rollout.stalled) is not None:
+        told.append(("Stalled", True, stalled))
     elif not whole and _is_worked_on(deployment, rollout):
         told.append(("Reconciling", True, rollout.cause or Reason(rollout.phase, found.reason.message)))
     return tuple(_condition(deployment, type_, holds, reason, now) for type_, holds, reason in told)

@@ -56,8 +56,8 @@ def head_name(unit: str) -> str:
 
 
 def secret_name(deployment: str) -> str:
-    """Name of the Secret that holds the Ray token of a deployment's clusters."""
-    return f"{deployment}-ray"
+    """Name of the Secret that holds a deployment's tokens."""
+    return f"{deployment}-tokens"
 
 
 def unit_name(revision: str, incarnation: int) -> str:

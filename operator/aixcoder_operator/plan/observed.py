@@ -78,6 +78,8 @@ class Observed:
     deployment: AixcoderDeployment
     now: datetime
     children: Children = field(default_factory=Children)
+    name_taken_by: str | None = None
+    """The older deployment, `namespace/name`, that answers to the model name which this one claims."""
     serve: Mapping[str, ServeView] = field(default_factory=dict)
     """Unit → what its Ray Serve answered; a unit that was not asked is absent."""
     replicas: Mapping[str, ReplicaView] = field(default_factory=dict)
@@ -88,7 +90,7 @@ class Observed:
     def units(self) -> dict[str, UnitView]:
         """All units of which anything is left, by name.
 
-        What an earlier deployment of the same name left behind is no unit's, but its head keeps the name taken.
+        What an earlier deployment of the same name left behind is no unit's, but it keeps the name taken.
         """
         found: dict[str, str] = {}
         for obj in (*self.children.pods, *self.children.replica_sets, *self.children.stateful_sets):
@@ -118,14 +120,15 @@ class Observed:
         pods = of_unit(self.children.pods)
         all_heads = [pod for pod in pods if labels(pod).get(names.COMPONENT_LABEL) == names.HEAD]
         heads = [pod for pod in all_heads if is_live(pod) and owners & owner_uids(pod)]
-        workers = tuple(
-            pod for pod in pods if labels(pod).get(names.COMPONENT_LABEL) == names.WORKER and owners & owner_uids(pod)
-        )
+        all_workers = [pod for pod in pods if labels(pod).get(names.COMPONENT_LABEL) == names.WORKER]
+        workers = tuple(pod for pod in all_workers if owners & owner_uids(pod))
         return UnitView(
             name=unit,
             revision=revision,
             head=heads[0] if heads else None,
-            head_ended=len(heads) < len(all_heads),
+            is_taken=len(heads) < len(all_heads)
+            or len(workers) < len(all_workers)
+            or len(replica_sets) < len(of_unit(self.children.replica_sets)),
             head_is_recreated=any(not is_terminating(obj) for obj in stateful_sets),
             workers=tuple(pod for pod in workers if is_live(pod)),
             leaving=tuple(pod for pod in workers if is_terminating(pod)),
@@ -153,8 +156,8 @@ class UnitView:
     revision: str
     head: Object | None = None
     """The head Pod, where it is alive: neither being deleted nor finished."""
-    head_ended: bool = False
-    """A head Pod is still there that is being deleted, has finished, or is an earlier deployment's."""
+    is_taken: bool = False
+    """A head that is being deleted or has finished, or an earlier deployment's head or workers, still have its name."""
     head_is_recreated: bool = False
     """A StatefulSet keeps the head: it comes back by itself, with its storage."""
     workers: tuple[Object, ...] = ()
@@ -185,7 +188,7 @@ class UnitView:
         goes on as a new incarnation. The head is always applied before the ReplicaSet, so a unit in creation never
         looks like this.
         """
-        return (self.replica_set is not None or self.head_ended) and self.head is None and not self.head_is_recreated
+        return (self.replica_set is not None or self.is_taken) and self.head is None and not self.head_is_recreated
 
 
 def is_live(pod: Object) -> bool:

@@ -14,7 +14,7 @@ from aixcoder_operator.api.serve import Application, DeploymentOptions
 from aixcoder_operator.api.status import DeploymentStatus, RevisionStatus, RolloutStatus
 from aixcoder_operator.plan import names
 from aixcoder_operator.plan.conditions import conditions, readiness
-from aixcoder_operator.plan.deployment_children import disruption_budget, ray_secret
+from aixcoder_operator.plan.deployment_children import Tokens, disruption_budget, tokens_secret
 from aixcoder_operator.plan.diagnosis import Reason
 from aixcoder_operator.plan.events import Event, events
 from aixcoder_operator.plan.head import head_objects, head_template
@@ -88,8 +88,8 @@ def questions(observed: Observed, platform: Platform) -> Questions:
     )
 
 
-def plan(observed: Observed, platform: Platform, token: str) -> Plan:
-    """What `observed.deployment` is to have next. `token` is the Ray token of its clusters."""
+def plan(observed: Observed, platform: Platform, tokens: Tokens) -> Plan:
+    """What `observed.deployment` is to have next."""
     deployment, wish = observed.deployment, effective(observed.deployment.spec)
     revision = _revision(observed, platform)
     known = {**{found.name: found for found in stored(observed.children.controller_revisions)}, revision.name: revision}
@@ -98,11 +98,11 @@ def plan(observed: Observed, platform: Platform, token: str) -> Plan:
         unit: size(rollout.units[unit], replicas, observed.now) if unit in rollout.units else Sizing(replicas)
         for unit, replicas in rollout.wishes.items()
     }
-    invalid = _invalid(observed)
+    missing, conflict = _missing(observed), _conflict(observed)
     found = readiness(rollout, wish, revision.templates.image != platform.serving_image, observed.now)
     status = DeploymentStatus(
         observed_generation=deployment.metadata.generation,
-        conditions=conditions(deployment, rollout, found, invalid, observed.now),
+        conditions=conditions(deployment, rollout, found, missing, conflict, observed.now),
         replicas=sum(len(unit.workers) for unit in rollout.units.values()),
         ready_replicas=sum(len(unit.ready) for unit in rollout.units.values()),
         selector=f"{DEPLOYMENT_LABEL}={deployment.metadata.name},{names.COMPONENT_LABEL}={names.WORKER}",
@@ -121,10 +121,10 @@ def plan(observed: Observed, platform: Platform, token: str) -> Plan:
         ),
         endpoint=platform.gateway_url,
     )
-    requeue = _requeue_after(observed, rollout, sizes, invalid, status)
+    requeue = _requeue_after(observed, rollout, sizes, missing, status)
     objects, kept = _objects(observed, platform, rollout, revision, known, sizes)
     if _awaits_secret(rollout):
-        objects.insert(0, ray_secret(deployment.metadata.name, token, _metadata(observed)))
+        objects.insert(0, tokens_secret(deployment.metadata.name, tokens, _metadata(observed)))
     return Plan(
         objects=tuple(objects),
         kept=tuple(kept),
@@ -260,7 +260,7 @@ def _serve_orders(rollout: Rollout, known: dict[str, Revision]) -> Iterator[Serv
             yield ServeOrder(unit, None, replicas)
 
 
-def _invalid(observed: Observed) -> Reason | None:
+def _missing(observed: Observed) -> Reason | None:
     source = observed.deployment.spec.model.source.persistent_volume_claim
     if source is None or observed.children.claim is not None:
         return None
@@ -268,6 +268,18 @@ def _invalid(observed: Observed) -> Reason | None:
         "ClaimNotFound",
         f"spec.model.source.persistentVolumeClaim: there is no claim {source.claim_name} in namespace "
         f"{observed.deployment.metadata.namespace}; create it, or name another",
+    )
+
+
+def _conflict(observed: Observed) -> Reason | None:
+    if observed.name_taken_by is None:
+        return None
+    own = observed.deployment.spec.model.served_name
+    field = "metadata.name" if own is None else "spec.model.servedName"
+    return Reason(
+        "NameConflict",
+        f"{field}: the model name {own or observed.deployment.metadata.name} belongs to {observed.name_taken_by}, "
+        "which is older and gets its requests: write another spec.model.servedName here, or delete that one",
     )
 
 
@@ -282,7 +294,7 @@ def _is_told(observed: Observed, rollout: Rollout) -> bool:
 
 
 def _requeue_after(
-    observed: Observed, rollout: Rollout, sizes: dict[str, Sizing], invalid: Reason | None, status: DeploymentStatus
+    observed: Observed, rollout: Rollout, sizes: dict[str, Sizing], missing: Reason | None, status: DeploymentStatus
 ) -> float | None:
     if any(sizing.settling for sizing in sizes.values()):
         return SOON_SECONDS
@@ -292,7 +304,7 @@ def _requeue_after(
     moving = any(
         unit not in rollout.units or not is_settled(rollout.units[unit], wish) for unit, wish in rollout.wishes.items()
     )
-    if not (routing or moving or rollout.phase == "Progressing" or invalid):
+    if not (routing or moving or rollout.phase == "Progressing" or missing):
         return None
     if observed.now - max(rollout.step_started, observed.last_turn()) > _LONG:
         return POLL_SLOWLY_SECONDS

@@ -7,7 +7,7 @@ from aixcoder_operator.plan import names
 from aixcoder_operator.plan.platform import Platform
 
 USER_ID = 1000
-TOKEN_FOLDER = "/var/run/aixcoder/ray"  # noqa: S105  a path, no secret
+TOKEN_FOLDER = "/var/run/aixcoder/tokens"  # noqa: S105  a path, no secret
 GCS_PORT = 6379
 SERVE_PORT = 8265
 OBJECT_STORE_BYTES = 100_000_000
@@ -30,7 +30,7 @@ def ray_env() -> list[Object]:
         {"name": "HOME", "value": "/tmp"},  # noqa: S108  an emptyDir of the pod's own
         {"name": "PYTHONUNBUFFERED", "value": "1"},
         {"name": "RAY_AUTH_MODE", "value": "token"},
-        {"name": "RAY_AUTH_TOKEN_PATH", "value": f"{TOKEN_FOLDER}/token"},
+        {"name": "RAY_AUTH_TOKEN_PATH", "value": f"{TOKEN_FOLDER}/ray"},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
         {"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": str(RECONNECT_SECONDS)},
         # Ray starts its workers at niceness 15, which makes a start beside other work several times as long.
@@ -53,7 +53,7 @@ def pod_spec(
     mounts = [
         {"name": "aixcoder-tmp", "mountPath": "/tmp"},  # noqa: S108
         {"name": "aixcoder-shm", "mountPath": "/dev/shm"},  # noqa: S108
-        {"name": "aixcoder-ray-token", "mountPath": TOKEN_FOLDER, "readOnly": True},
+        {"name": "aixcoder-tokens", "mountPath": TOKEN_FOLDER, "readOnly": True},
         *platform.volume_mounts,
     ]
     filled = container | {
@@ -71,7 +71,7 @@ def pod_spec(
             {"name": "aixcoder-tmp", "emptyDir": {}},
             {"name": "aixcoder-shm", "emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}},
             {
-                "name": "aixcoder-ray-token",
+                "name": "aixcoder-tokens",
                 "secret": {"secretName": names.secret_name(deployment), "defaultMode": 0o440},
             },
             *platform.volumes,

@@ -117,6 +117,7 @@ def application(deployment: AixcoderDeployment) -> Application:
         max_model_length=wish.max_model_length,
         max_concurrent_sequences=wish.max_concurrent_sequences,
         shutdown_grace_seconds=SHUTDOWN_GRACE_SECONDS,
+        token_file=f"{pod.TOKEN_FOLDER}/replica",
     )
     return Application(name=names.APPLICATION, import_path=IMPORT_PATH, args=settings.model_dump(mode="json"))
 

@@ -56,6 +56,10 @@ class Account:
         """What every answer says of its request."""
         return [("x-request-id", self.id)]
 
+    def tokens_used(self) -> int:
+        """Tokens of its prompts and completions so far, those of a request that ended early too."""
+        return sum(flight.tokens_used for flight in self.flights)
+
     def first_byte(self) -> None:
         """The first byte of a completion goes out now."""
         self._first_byte = time.monotonic() - self._began

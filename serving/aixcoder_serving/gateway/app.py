@@ -54,7 +54,7 @@ def public(gateway: Gateway, lifecycle: Lifecycle) -> ASGIApp:
         return PlainTextResponse("ok\n")
 
     async def models(exchange: Exchange) -> None:
-        authorise(gateway.keys, exchange)
+        key = authorise(gateway.keys, exchange)
         view = gateway.routes.view
         if view is None:
             raise problems.not_synced()
@@ -63,6 +63,7 @@ def public(gateway: Gateway, lifecycle: Lifecycle) -> ASGIApp:
                 name, int(deployment.metadata.creation_timestamp.timestamp()), deployment.spec.engine.max_model_length
             )
             for name, deployment in routing.claims(view).items()
+            if key.may_ask(name)
         )
         await exchange.whole(200, _OPENAI.models(listed))
 

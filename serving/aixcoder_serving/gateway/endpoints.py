@@ -10,6 +10,7 @@ from aixcoder_serving.protocol import ResourceView
 
 PORT_NAME = "http"
 _SERVICE = "kubernetes.io/service-name"
+_DEPLOYMENT = "serving.aixcoder.io/deployment"
 
 
 class _Conditions(ResourceView):
@@ -46,6 +47,11 @@ class Slice(ResourceView):
         """The Service it belongs to; a unit and its Service have one name."""
         return self.metadata.labels.get(_SERVICE)
 
+    @property
+    def deployment(self) -> str | None:
+        """The deployment that its unit belongs to: the EndpointSlice carries the labels of its Service."""
+        return self.metadata.labels.get(_DEPLOYMENT)
+
     def ready(self) -> Iterable[str]:
         """The addresses `ip:port` of its replicas that are ready and do not terminate."""
         port = next((port.port for port in self.ports or () if port.name == PORT_NAME), None)
@@ -65,3 +71,12 @@ def ready_endpoints(slices: Iterable[Slice]) -> dict[tuple[str, str], tuple[str,
         if item.unit is not None:
             found.setdefault((item.metadata.namespace, item.unit), set()).update(item.ready())
     return {key: tuple(sorted(addresses)) for key, addresses in found.items()}
+
+
+def owners(slices: Iterable[Slice]) -> dict[tuple[str, str], str]:
+    """(namespace, unit) → the name of its deployment."""
+    return {
+        (item.metadata.namespace, item.unit): item.deployment
+        for item in slices
+        if item.unit is not None and item.deployment is not None
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -22,8 +22,8 @@ _FIRST_BACK_OFF, _LAST_BACK_OFF = 0.05, 1.0
 class Reports(Protocol):
     """Where reports come from."""
 
-    async def reports(self, address: str, take: Callable[[LoadReport], None]) -> None:
-        """Hand over a replica's reports until its stream ends, or is silent for too long.
+    async def reports(self, address: str, uid: str, take: Callable[[LoadReport], None]) -> None:
+        """Hand over the reports of a replica of the deployment `uid` until its stream ends, or is silent for too long.
 
         Raises:
             UpstreamError: why it ended.
@@ -37,6 +37,7 @@ class _Replica:
     def __init__(self) -> None:
         self.load = ReplicaLoad()
         self.following: asyncio.Task[None] | None = None
+        self.uid = ""
         self.attempts: set[asyncio.Timeout] = set()
         self.deaths = 0
 
@@ -51,11 +52,18 @@ class Fleet:
         self._clock = asyncio.get_running_loop().time
         self.ejections = Ejections()
 
-    def keep(self, addresses: Collection[str]) -> None:
-        """Follow these replicas and no others. One that left the list may still end what it runs."""
-        for address in addresses:
+    def keep(self, addresses: Mapping[str, str]) -> None:
+        """Follow these replicas (address → uid of the deployment) and no others.
+
+        One that left the list may still end what it runs.
+        """
+        for address, uid in addresses.items():
             replica = self._replica(address)
+            if replica.following is not None and replica.uid != uid:
+                replica.following.cancel()  # another deployment's pod has that address now
+                replica.following = None
             if replica.following is None:
+                replica.uid = uid
                 replica.following = asyncio.create_task(self._follow(address, replica))
         for address in [a for a, r in self._replicas.items() if a not in addresses and not r.attempts]:
             following = self._replicas.pop(address).following
@@ -125,7 +133,7 @@ class Fleet:
 
         while True:
             try:
-                await self._source.reports(address, take)
+                await self._source.reports(address, replica.uid, take)
             except UpstreamError as error:
                 if replica.load.report is not None:
                     logger.warning("%s is taken for dead: %s", address, error)

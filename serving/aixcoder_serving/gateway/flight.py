@@ -40,7 +40,9 @@ Phase = Literal["waiting", "prefill", "decode"]
 class Generator(Protocol):
     """Runs requests at replicas: `upstream.Upstream`."""
 
-    def generate(self, address: str, request: CompletionRequest) -> AsyncGenerator[Started | Delta | Finished]:
+    def generate(
+        self, address: str, uid: str, request: CompletionRequest
+    ) -> AsyncGenerator[Started | Delta | Finished]:
         """See there."""
 
 
@@ -73,7 +75,13 @@ class Flight:
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
         self._placed: float | None = None
+        self._prompt_tokens = 0
         self._lost = False
+
+    @property
+    def tokens_used(self) -> int:
+        """Tokens of its prompt, once a replica has taken it, and of its completion so far."""
+        return self._prompt_tokens + len(self.transcript.token_ids)
 
     @property
     def waited_seconds(self) -> float:
@@ -115,6 +123,7 @@ class Flight:
                     await self._attempt(address, self._request())
                 except Busy:
                     space.dispatcher.refused(self._wish, address)  # it never left the queue, so to say
+                    space.metrics.refusals.inc()
                     failures += space.fleet.load(address).report is None
                 except NotTaken as error:
                     failures += 1
@@ -141,9 +150,10 @@ class Flight:
         """
         space = self._airspace
         patience = asyncio.timeout(self._first_delta_seconds(self._wish.tokens))
+        uid = self._wish.deployment.metadata.uid
         with space.fleet.attempt(address, patience) as dead:
             try:
-                async with patience, aclosing(space.upstream.generate(address, request)) as messages:
+                async with patience, aclosing(space.upstream.generate(address, uid, request)) as messages:
                     async for message in messages:
                         self._take(address, message, patience)
             except TimeoutError as error:
@@ -156,6 +166,7 @@ class Flight:
         match message:
             case Started():
                 wish = self._wish
+                self._prompt_tokens = message.prompt_tokens
                 if wish.text_bytes and not message.truncated:
                     self._airspace.estimate.correct(wish.text_bytes, wish.request.language, message.prompt_tokens)
                 tokens = message.prompt_tokens + wish.request.sampling.max_tokens

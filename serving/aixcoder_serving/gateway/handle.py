@@ -86,7 +86,7 @@ async def _answer(
     gateway: Gateway, dialect: Dialect, key: Key, ask: Ask, size: int, exchange: Exchange, account: Account
 ) -> None:
     """Find who answers, start a flight for each completion, and write what they bring."""
-    deployment = _deployment(gateway, ask.model)
+    deployment = _deployment(gateway, key, ask.model)
     account.model, account.stream = deployment.served_name, ask.stream
     writer = dialect.writer(ask, Identity(account.id, deployment.served_name, int(account.began_at)))
     if ask.max_tokens == 0 and not ask.echo:
@@ -95,10 +95,11 @@ async def _answer(
         return
     who = editor(key.id or None, key.shared, exchange.headers.get(SESSION_HEADER), ask.user)
     ledger = gateway.ledger.of(deployment.metadata.namespace, deployment.metadata.name)
-    async with AsyncExitStack() as flights:
-        for request in to_requests(ask, deployment.spec.completion, account.id, cache_salt(key)):
-            text_bytes = _text_bytes(request)
-            wish = Wish(
+    wishes = []
+    for request in to_requests(ask, deployment.spec.completion, account.id, cache_salt(key)):
+        text_bytes = _text_bytes(request)
+        wishes.append(
+            Wish(
                 deployment=deployment,
                 request=request,
                 key=key.id,
@@ -110,9 +111,13 @@ async def _answer(
                 text_bytes=text_bytes,
                 patience=patience(exchange.headers, dialect.patience_seconds),
             )
-            ledger.count("arrivals")
-            account.flights.append(await flights.enter_async_context(gateway.flights.aboard(wish, ledger)))
-        await _write(account.flights, ask, writer, exchange, account)
+        )
+    with gateway.limits.charged(key, sum(wish.tokens for wish in wishes), account.tokens_used):
+        async with AsyncExitStack() as flights:
+            for wish in wishes:
+                ledger.count("arrivals")
+                account.flights.append(await flights.enter_async_context(gateway.flights.aboard(wish, ledger)))
+            await _write(account.flights, ask, writer, exchange, account)
 
 
 async def _write(flights: list[Flight], ask: Ask, writer: Writer, exchange: Exchange, account: Account) -> None:
@@ -128,13 +133,15 @@ async def _write(flights: list[Flight], ask: Ask, writer: Writer, exchange: Exch
         await answer.empty(ask, writer, exchange, account)
 
 
-def _deployment(gateway: Gateway, model: str | None) -> DeploymentView:
+def _deployment(gateway: Gateway, key: Key, model: str | None) -> DeploymentView:
     view = gateway.routes.view
     if view is None:
         raise problems.not_synced()
     deployment = routing.deployment_for(view, model)
     if deployment is None:
         raise problems.no_replica()
+    if not key.may_ask(deployment.served_name):
+        raise problems.model_not_allowed()
     return deployment
 
 

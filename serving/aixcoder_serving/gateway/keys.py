@@ -26,8 +26,8 @@ _NOBODY = "0" * 64
 class Key(BaseModel):
     """One key, as its file says. `team`: whose cached prompts it may meet; nobody's but its own where none is named.
 
-    `shared`: several people use it, so it tells no editor. `weight` is its share where requests wait. The limits are
-    requests under way at once, and in a minute.
+    `shared`: several people use it, so it tells no editor. `weight` is its share where requests wait. `models`: the
+    names that it may ask for; None: all. The limits are of each gateway pod, which know nothing of each other.
     """
 
     model_config = ConfigDict(
@@ -39,8 +39,14 @@ class Key(BaseModel):
     team: Annotated[str, Field(max_length=256)] | None = None
     shared: bool = False
     weight: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
-    most_at_once: Annotated[int, Field(ge=1)] | None = None
-    most_a_minute: Annotated[int, Field(ge=1)] | None = None
+    models: tuple[Annotated[str, Field(max_length=256)], ...] | None = None
+    concurrent_requests: Annotated[int, Field(ge=1)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+
+    def may_ask(self, model: str) -> bool:
+        """Whether it may use the deployment of that name."""
+        return self.models is None or model in self.models
 
 
 ANYBODY = Key(sha256=_NOBODY, team="", shared=True)

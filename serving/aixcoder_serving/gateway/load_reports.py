@@ -9,6 +9,7 @@ from typing import Self
 import aiohttp
 from pydantic import ValidationError
 
+from aixcoder_serving.gateway.replica_tokens import ReplicaTokens
 from aixcoder_serving.gateway.upstream import CONNECT_SECONDS, Broken, Lost, NotTaken
 from aixcoder_serving.protocol import PROTOCOL_VERSION, LoadReport
 
@@ -24,7 +25,8 @@ _LINE_LIMIT = 64 * 1024
 class LoadReports:
     """The streams of all replicas. An async context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: ReplicaTokens) -> None:
+        self._tokens = tokens
         # Time-outs of their own: a stream is endless, and its silence is what is looked for.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True, happy_eyeballs_delay=None),
@@ -41,15 +43,15 @@ class LoadReports:
     ) -> None:
         await self._session.close()
 
-    async def reports(self, address: str, take: Callable[[LoadReport], None]) -> None:
-        """Hand over a replica's reports until its stream ends.
+    async def reports(self, address: str, uid: str, take: Callable[[LoadReport], None]) -> None:
+        """Hand over the reports of a replica, of the deployment `uid`, until its stream ends.
 
         Raises:
             UpstreamError: it could not be reached, broke off, fell silent, or speaks another version of the protocol.
 
         """
         try:
-            async with self._session.get(f"http://{address}/events") as response:
+            async with self._session.get(f"http://{address}/events", headers=self._tokens.headers(uid)) as response:
                 if response.status != 200:
                     raise NotTaken(f"{address}/events answered {response.status}")
                 async for line in response.content:

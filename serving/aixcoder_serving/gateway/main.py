@@ -28,6 +28,7 @@ from aixcoder_serving.gateway.ledger import Ledger
 from aixcoder_serving.gateway.limits import Limits
 from aixcoder_serving.gateway.load_reports import LoadReports
 from aixcoder_serving.gateway.metrics import Metrics
+from aixcoder_serving.gateway.replica_tokens import ReplicaTokens
 from aixcoder_serving.gateway.routing import RouteTable
 from aixcoder_serving.gateway.server import Server, listen
 from aixcoder_serving.gateway.setbacks import Poison, RetryBudget
@@ -44,6 +45,7 @@ _VIEW_SECONDS = 0.05
 class GatewaySettings:
     """How to run a gateway. Port 0 is any free one; `internal_port` None: no internal pages.
 
+    `data_key`: the file with the key that is shared with the operator; None: replicas want no token.
     At the end it is unready and still answers for `drain_seconds`, then takes nothing new and gives what is in flight
     `grace_seconds` more.
     """
@@ -52,6 +54,7 @@ class GatewaySettings:
     port: int = 8080
     internal_port: int | None = 9090
     api_keys: Path | None = None
+    data_key: Path | None = None
     drain_seconds: float = 8.0
     grace_seconds: float = 60.0
 
@@ -66,17 +69,18 @@ async def run(
     """Serve until `stop` is set and what was in flight has ended; call `started` with both ports once they listen.
 
     Raises:
-        OSError: a port is taken, or the API keys cannot be read.
+        OSError: a port is taken, or the API keys or the data key cannot be read.
 
     """
     keys = KeyRing(settings.api_keys) if settings.api_keys is not None else None
+    tokens = ReplicaTokens.read(settings.data_key)
     lifecycle = app.Lifecycle()
     with contextlib.ExitStack() as sockets:
         public = sockets.enter_context(listen(settings.host, settings.port))
         internal = None
         if settings.internal_port is not None:
             internal = sockets.enter_context(listen(settings.host, settings.internal_port))
-        async with Upstream() as upstream, LoadReports() as reports, asyncio.TaskGroup() as group:
+        async with Upstream(tokens) as upstream, LoadReports(tokens) as reports, asyncio.TaskGroup() as group:
             gateway, fleet = _gateway(routes, keys, upstream, reports)
             dispatcher = gateway.airspace.dispatcher
             background = [
@@ -126,7 +130,7 @@ async def _follow(routes: RouteTable, ledger: Ledger, fleet: Fleet) -> None:
     while True:
         view = routes.view
         if view is not None:
-            fleet.keep({address for addresses in view.endpoints.values() for address in addresses})
+            fleet.keep(view.replicas)
             ledger.keep({(d.metadata.namespace, d.metadata.name) for d in view.deployments})
         await asyncio.sleep(_VIEW_SECONDS)
 
@@ -146,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         port=options.port,
         internal_port=options.internal_port,
         api_keys=options.api_keys,
+        data_key=options.data_key,
         drain_seconds=options.drain_seconds,
         grace_seconds=options.grace_seconds,
     )
@@ -185,10 +190,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--api-keys",
-        type=_directory,
+        type=_path,
         default=None,
         metavar="DIR|none",
         help='directory of a mounted Secret with a file for each key: <id> holds {"sha256": "<hex>"}; none: no keys',
+    )
+    parser.add_argument(
+        "--data-key",
+        type=_path,
+        default=None,
+        metavar="FILE|none",
+        help="the key that is shared with the operator, of which replicas' tokens are made; none: they want no token",
     )
     parser.add_argument(
         "--drain-seconds",
@@ -212,7 +224,7 @@ def _names(value: str) -> list[str]:
     return [name for name in (part.strip() for part in value.split(",")) if name]
 
 
-def _directory(value: str) -> Path | None:
+def _path(value: str) -> Path | None:
     return None if value == "none" else Path(value)
 
 

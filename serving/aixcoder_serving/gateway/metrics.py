@@ -60,6 +60,11 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.refusals = Counter(
+            "aixcoder_gateway_upstream_refusals",
+            "Requests that a replica had no room for: they went back to their place in the queue.",
+            registry=self.registry,
+        )
         self.tokens = Histogram(
             "gen_ai_client_token_usage",
             "Tokens of completions that ended well.",

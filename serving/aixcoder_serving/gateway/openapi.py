@@ -14,6 +14,7 @@ _REFERENCE = "#/components/schemas/{model}"
 _PROBLEMS = {
     "400": "The body can not be served as it is; the error names the field.",
     "401": "The API key is missing or unknown.",
+    "403": "The API key may not use the model.",
     "404": "No deployment serves the model.",
     "408": "The request took too long to arrive.",
     "413": "The body is too large.",

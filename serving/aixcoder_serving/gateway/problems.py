@@ -44,6 +44,16 @@ def unknown_model() -> Problem:
     )
 
 
+def model_not_allowed() -> Problem:
+    """The key may not use the model."""
+    return Problem(
+        403,
+        "model_not_allowed",
+        "This API key may not use the model that was asked for; GET /v1/models lists those that it may.",
+        param="model",
+    )
+
+
 def unknown_path() -> Problem:
     """No such page."""
     return Problem(404, "not_found", "There is no such path here; completions are asked for at POST /v1/completions.")

@@ -11,23 +11,40 @@ from aixcoder_serving.protocol import DeploymentView, Route, Routes
 
 Endpoints = Mapping[tuple[str, str], tuple[str, ...]]
 """(namespace, unit) → addresses `ip:port` of the replicas that are ready."""
+Owners = Mapping[tuple[str, str], str]
+"""(namespace, unit) → name of the deployment that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The cluster as the gateway acts on it: `deployments` oldest first, and the ready replicas of each unit."""
+    """The cluster as the gateway acts on it: `deployments` oldest first, and the ready replicas of each unit.
+
+    `replicas`: all of those that belong to one of the deployments, address → its uid.
+    """
 
     deployments: tuple[DeploymentView, ...]
     endpoints: Endpoints
+    replicas: Mapping[str, str]
 
     @classmethod
-    def of(cls, deployments: Iterable[DeploymentView], endpoints: Endpoints) -> View:
-        """A view with the deployments in the order in which they claim names."""
+    def of(cls, deployments: Iterable[DeploymentView], endpoints: Endpoints, owners: Owners | None = None) -> View:
+        """A view with the deployments in the order in which they claim names.
+
+        A unit that `owners` does not name belongs to the deployment that sends it requests.
+        """
         oldest_first = sorted(deployments, key=lambda d: (d.metadata.creation_timestamp, d.metadata.uid))
-        return cls(tuple(oldest_first), endpoints)
+        uids = {(d.metadata.namespace, d.metadata.name): d.metadata.uid for d in oldest_first}
+        of_unit = {
+            (d.metadata.namespace, unit): d.metadata.uid for d in oldest_first for unit in d.status.traffic.weights
+        }
+        for (namespace, unit), name in (owners or {}).items():
+            if (namespace, name) in uids:
+                of_unit[namespace, unit] = uids[namespace, name]
+        replicas = {address: of_unit[key] for key, found in endpoints.items() if key in of_unit for address in found}
+        return cls(tuple(oldest_first), endpoints, replicas)
 
 
-NOTHING = View((), {})
+NOTHING = View((), {}, {})
 
 
 class RouteTable(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from types import SimpleNamespace, TracebackType
 from typing import Self
@@ -12,6 +12,7 @@ from typing import Self
 import aiohttp
 from pydantic import ValidationError
 
+from aixcoder_serving.gateway.replica_tokens import ReplicaTokens
 from aixcoder_serving.protocol import (
     STREAM_MESSAGE,
     CompletionRequest,
@@ -81,7 +82,8 @@ class Rejected(UpstreamError):
 class Upstream:
     """The connections to all replicas. An async context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: ReplicaTokens) -> None:
+        self._tokens = tokens
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         reused = aiohttp.TraceConfig()
         reused.on_connection_reuseconn.append(_note_reuse)
@@ -97,8 +99,10 @@ class Upstream:
         await self._pooled.close()
         await self._fresh.close()
 
-    async def generate(self, address: str, request: CompletionRequest) -> AsyncGenerator[Started | Delta | Finished]:
-        """Run `request` on the replica at `address`; the last message is Finished.
+    async def generate(
+        self, address: str, uid: str, request: CompletionRequest
+    ) -> AsyncGenerator[Started | Delta | Finished]:
+        """Run `request` on the replica at `address`, of the deployment `uid`; the last message is Finished.
 
         Closing the iterator, or cancelling who waits for it, closes the connection: the replica stops at once.
 
@@ -107,7 +111,7 @@ class Upstream:
 
         """
         body = request.model_dump_json(exclude_none=True).encode()
-        response = await self._post(f"http://{address}/generate", body)
+        response = await self._post(f"http://{address}/generate", body, self._tokens.headers(uid))
         finished = False
         try:
             if response.status != 200:
@@ -130,15 +134,15 @@ class Upstream:
         if not finished:
             raise Lost(f"{address} ended its answer before it was complete")
 
-    async def _post(self, url: str, body: bytes) -> aiohttp.ClientResponse:
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         used = SimpleNamespace(reused=False)
         try:
-            return await _send(self._pooled, url, body, used)
+            return await _send(self._pooled, url, body, headers, used)
         except Lost:
             # A pooled connection that the replica had closed meanwhile says nothing about the replica.
             if not used.reused:
                 raise
-        return await _send(self._fresh, url, body, used)
+        return await _send(self._fresh, url, body, headers, used)
 
 
 def _session(
@@ -166,9 +170,11 @@ async def _note_reuse(
     context.trace_request_ctx.reused = True
 
 
-async def _send(session: aiohttp.ClientSession, url: str, body: bytes, used: SimpleNamespace) -> aiohttp.ClientResponse:
+async def _send(
+    session: aiohttp.ClientSession, url: str, body: bytes, headers: Mapping[str, str], used: SimpleNamespace
+) -> aiohttp.ClientResponse:
     try:
-        return await session.post(url, data=io.BytesIO(body), trace_request_ctx=used)
+        return await session.post(url, data=io.BytesIO(body), headers=headers, trace_request_ctx=used)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise NotTaken(f"{url}: {error}") from error
     except (aiohttp.ClientError, OSError) as error:
@@ -184,7 +190,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
     """What an answer other than 200 means."""
     if response.status in (429, 503):
         return Busy(f"{response.url} answered {response.status}")
-    if response.status >= 500 or response.status < 400:
+    if response.status >= 500 or response.status < 400 or response.status == 401:  # the last: our token, no client's
         return Broken(f"{response.url} answered {response.status}")
     try:
         refused = Refused.model_validate_json(await response.read())

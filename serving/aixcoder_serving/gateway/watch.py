@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import aiohttp
 from pydantic import ValidationError
 
-from aixcoder_serving.gateway.endpoints import Slice, ready_endpoints
+from aixcoder_serving.gateway.endpoints import Slice, owners, ready_endpoints
 from aixcoder_serving.gateway.kubeapi import WATCH_SECONDS, Access
 from aixcoder_serving.gateway.routing import View
 from aixcoder_serving.protocol import DeploymentView
@@ -164,7 +164,7 @@ class KubernetesRoutes:
             return
         slices: list[Slice] = [item for mirror in self._slices for item in mirror.items.values()]
         deployments = [item for mirror in self._deployments for item in mirror.items.values()]
-        self._view = View.of(deployments, ready_endpoints(slices))
+        self._view = View.of(deployments, ready_endpoints(slices), owners(slices))
 
 
 def _path(resource: tuple[str, str], scope: str) -> str:

@@ -49,8 +49,13 @@ from aixcoder_serving.protocol.resource import (
     ResourceView,
     Traffic,
 )
+from aixcoder_serving.protocol.token import (
+    DATA_KEY_BYTES,
+    replica_token,
+)
 
 __all__ = [
+    "DATA_KEY_BYTES",
     "PROTOCOL_VERSION",
     "REPLICA_PORT",
     "STREAM_MESSAGE",
@@ -87,4 +92,5 @@ __all__ = [
     "TokenId",
     "TokenLogprobs",
     "Traffic",
+    "replica_token",
 ]

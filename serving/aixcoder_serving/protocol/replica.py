@@ -77,7 +77,8 @@ class ReplicaStats(Message):
 class ReplicaSettings(Message):
     """How to run one replica: the argument of the Ray Serve application, written by the operator.
 
-    `threads` None: on cpu, the cores less one. `cache_tokens` None: what fits.
+    `threads` None: on cpu, the cores less one. `cache_tokens` None: what fits. `token_file`: who completes or listens
+    to the load has to know the token in it; None: anybody, as on loopback.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,4 +95,5 @@ class ReplicaSettings(Message):
     prefix_caching: bool = True
     drafting: bool = True
     port: int = Field(default=REPLICA_PORT, ge=0, le=65535)
+    token_file: str | None = None
     shutdown_grace_seconds: float = Field(default=60.0, ge=0)

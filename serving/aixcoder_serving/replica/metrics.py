@@ -18,8 +18,9 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 class EngineMetrics(Collector):
     """The page `/metrics`, made of one look at the engine whenever it is asked for.
 
-    Names begin with `aixcoder_`; what follows is vLLM's (docs.vllm.ai, usage/metrics, v0.32) in the first part of each
-    list. The two prefix cache counters and `prompt_tokens` count tokens of prompts when they start, found ones too.
+    What means the same as with vLLM has its name (docs.vllm.ai, usage/metrics, v0.32): dashboards and routers made for
+    it read these. The two prefix cache counters and `prompt_tokens` count tokens of prompts when they start, found ones
+    too.
     """
 
     def __init__(self, stats: Callable[[], EngineStats]) -> None:
@@ -35,31 +36,43 @@ class EngineMetrics(Collector):
         """All metrics."""
         stats = self._stats()
         for name, text, level in (
-            ("num_requests_running", "Requests that hold a slot.", stats.running),
-            ("num_requests_waiting", "Requests that wait for a slot or for room in the cache.", stats.waiting),
+            ("vllm:num_requests_running", "Requests that hold a slot.", stats.running),
+            ("vllm:num_requests_waiting", "Requests that wait for a slot or for room in the cache.", stats.waiting),
             (
-                "kv_cache_usage_perc",
+                "vllm:kv_cache_usage_perc",
                 "Share of the cache's blocks that running requests hold; 1 is all of them.",
                 stats.blocks_used / max(stats.blocks_total, 1),
             ),
-            ("load_percent", "How much of the model is loaded; 100 once it can generate.", stats.load_percent),
+            ("aixcoder_load_percent", "How much of the model is loaded; 100 once it can generate.", stats.load_percent),
         ):
-            yield GaugeMetricFamily(f"aixcoder_{name}", text, value=level)
+            yield GaugeMetricFamily(name, text, value=level)
         for name, text, count in (
-            ("prompt_tokens", "Tokens of prompts.", stats.prefix_query_tokens),
-            ("prefix_cache_queries", "Tokens of prompts that were looked for in the cache.", stats.prefix_query_tokens),
-            ("prefix_cache_hits", "Tokens of prompts that were found in the cache.", stats.prefix_hit_tokens),
-            ("generation_tokens", "Tokens generated.", stats.tokens_decoded),
-            ("request_success", "Requests that ended by themselves.", stats.completed),
-            ("spec_decode_num_draft_tokens", "Tokens that were guessed.", stats.draft_tokens),
-            ("spec_decode_num_accepted_tokens", "Tokens that were guessed right.", stats.draft_tokens_accepted),
-            ("requests_cancelled", "Requests that were ended from outside: the client left.", stats.cancelled),
-            ("requests_failed", "Requests that ended by a fault.", stats.failed),
-            ("prompt_tokens_computed", "Tokens of prompts that were not found but computed.", stats.tokens_prefilled),
-            ("prompt_tokens_recomputed", "Those computed again because they were evicted.", stats.recomputed_evicted),
-            ("kv_cache_evictions", "Blocks that lost what they had cached to something new.", stats.evictions),
+            ("vllm:prompt_tokens", "Tokens of prompts.", stats.prefix_query_tokens),
+            (
+                "vllm:prefix_cache_queries",
+                "Tokens of prompts that were looked for.",
+                stats.prefix_query_tokens,
+            ),
+            ("vllm:prefix_cache_hits", "Tokens of prompts that were found in the cache.", stats.prefix_hit_tokens),
+            ("vllm:generation_tokens", "Tokens generated.", stats.tokens_decoded),
+            ("vllm:request_success", "Requests that ended by themselves.", stats.completed),
+            ("vllm:spec_decode_num_draft_tokens", "Tokens that were guessed.", stats.draft_tokens),
+            ("vllm:spec_decode_num_accepted_tokens", "Tokens that were guessed right.", stats.draft_tokens_accepted),
+            ("aixcoder_requests_cancelled", "Requests that were ended from outside: the client left.", stats.cancelled),
+            ("aixcoder_requests_failed", "Requests that ended by a fault.", stats.failed),
+            (
+                "aixcoder_prompt_tokens_computed",
+                "Tokens of prompts that were computed.",
+                stats.tokens_prefilled,
+            ),
+            (
+                "aixcoder_prompt_tokens_recomputed",
+                "Those computed again, being evicted.",
+                stats.recomputed_evicted,
+            ),
+            ("aixcoder_kv_cache_evictions", "Blocks that lost what they had cached to something new.", stats.evictions),
         ):
-            yield CounterMetricFamily(f"aixcoder_{name}", text, value=count)
+            yield CounterMetricFamily(name, text, value=count)
         yield self._blocks(stats)
         yield self._steps(stats)
 

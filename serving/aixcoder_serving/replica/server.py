@@ -10,12 +10,16 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from aixcoder_serving.protocol import CompletionRequest, Refused
+from aixcoder_serving.replica.authority import Authority
 from aixcoder_serving.replica.completion import Completion
 from aixcoder_serving.replica.events import LoadReporter
 from aixcoder_serving.replica.metrics import CONTENT_TYPE, EngineMetrics
 from aixcoder_serving.replica.service import Refusal, ReplicaService
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
+
+_GUARDED = frozenset({"/generate", "/events"})
+"""The other pages hold figures and nothing of a user; probes and Prometheus read them."""
 
 _SERVED = "POST /generate, GET /events, GET /ready, GET /stats and GET /metrics are served"
 
@@ -31,11 +35,15 @@ class ReplicaApp:
         self._service = service
         self._metrics = EngineMetrics(service.engine_stats)
         self._reporter = LoadReporter(service)
+        self._authority = Authority(service.settings.token_file)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"a replica speaks HTTP, not {scope['type']}")
+        if scope["path"] in _GUARDED and not self._authority.allows(_authorization(scope)):
+            await self._answer(send, 401, Refused(message="the gateway's token is missing or another deployment's"))
+            return
         match scope["method"], scope["path"]:
             case "POST", "/generate":
                 await self._generate(receive, send)
@@ -108,6 +116,10 @@ class ReplicaApp:
         if self._service.draining:
             headers.append((b"connection", b"close"))  # a pooled connection would outlive the listener
         return headers
+
+
+def _authorization(scope: Message) -> bytes:
+    return next((bytes(value) for name, value in scope["headers"] if name == b"authorization"), b"")
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from e2e.cluster.controlplane import ControlPlane
-from e2e.cluster.programs import kubernetes_programs
+from e2e.cluster.programs import kubernetes_programs, module_folder
 from tests.unit.chart.render import CHART
 
 T = TypeVar("T")
@@ -50,10 +50,28 @@ class Release:
         return json.loads(self.plane.kubectl("get", f"--namespace={self.namespace}", "-o", "json", *arguments))
 
 
+# What the chart offers where a cluster has these kinds, as their projects publish them (Go modules carry them too).
+_DEFINITIONS = (
+    (
+        "sigs.k8s.io/gateway-api@v1.6.3",
+        "h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=",
+        "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+    ),
+    (
+        "github.com/prometheus-operator/prometheus-operator@v0.92.1",
+        "h1:rHWuFo6SVya4FBSCNg2DCzyc4xAv54zk3eDTzp5mQZc=",
+        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+    ),
+)
+
+
 @pytest.fixture(scope="package")
 def control_plane() -> Iterator[ControlPlane]:
     """A control plane of the chart's own: Helm takes over no definition that other tests brought, and removes none."""
     with ControlPlane(controllers=True) as plane:
+        for module, digest, file in _DEFINITIONS:
+            plane.kubectl("create", "-f", str(module_folder(module, digest) / file))
+        plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
         yield plane
 
 

@@ -1,6 +1,6 @@
 """The chart on a real API server with controllers: admission, rights, the life of a release.
 
-There are no nodes, so no hook can run: releases bring a key of their own.
+There are no nodes, so no hook can run: releases bring keys of their own.
 """
 
 import json
@@ -11,6 +11,8 @@ import pytest
 
 from tests.component.chart.conftest import Release, until
 from tests.unit.chart.render import EVERYTHING, VALUE_SETS, objects, pod_templates
+
+KEYS = {"operatorKey": {"existingSecret": "our-key"}, "dataKey": {"existingSecret": "data-key"}}
 
 
 def allowed(release: Release, user: str, groups: list[str], asked: list[dict[str, str]]) -> list[bool]:
@@ -49,21 +51,20 @@ def test_every_object_and_every_pod_is_admitted(release: Release, values: dict[s
 
 
 def test_install_upgrade_rollback_uninstall(release: Release) -> None:
-    key = {"operatorKey": {"existingSecret": "our-key"}}
-    release.helm("install", "aixcoder", values=key)
+    release.helm("install", "aixcoder", values=KEYS)
     pods = until(lambda: release.get("pods")["items"], lambda pods: len(pods) == 4)
     assert {pod["spec"]["serviceAccountName"] for pod in pods} == {"aixcoder-operator", "aixcoder-gateway"}
     first = {d["metadata"]["name"]: d for d in release.get("deployments")["items"]}
 
     # The same again changes nothing that runs.
-    release.helm("upgrade", "aixcoder", values=key)
+    release.helm("upgrade", "aixcoder", values=KEYS)
     same = {d["metadata"]["name"]: d for d in release.get("deployments")["items"]}
     assert {n: d["metadata"]["generation"] for n, d in same.items()} == {
         n: d["metadata"]["generation"] for n, d in first.items()
     }
 
     release.helm(
-        "upgrade", "aixcoder", values={**key, "image": {"control": {"tag": "next"}}, "gateway": {"replicas": 3}}
+        "upgrade", "aixcoder", values={**KEYS, "image": {"control": {"tag": "next"}}, "gateway": {"replicas": 3}}
     )
     changed = {d["metadata"]["name"]: d["spec"] for d in release.get("deployments")["items"]}
     assert changed["aixcoder-gateway"]["replicas"] == 3
@@ -95,12 +96,12 @@ def test_install_upgrade_rollback_uninstall(release: Release) -> None:
     assert [o["metadata"]["name"] for o in cluster_wide if o["metadata"]["name"].startswith(prefix)] == []
     # Kept: the definition, and the deployments with it. A new installation takes them over.
     assert release.get("axd")["items"][0]["metadata"]["name"] == "completion"
-    release.helm("install", "aixcoder", values=key)
+    release.helm("install", "aixcoder", values=KEYS)
     assert release.get("axd")["items"][0]["metadata"]["name"] == "completion"
 
 
 def test_the_rights_of_each_account_as_the_api_server_sees_them(release: Release) -> None:
-    values = {"operatorKey": {"existingSecret": "our-key"}}
+    values = KEYS
     release.helm("install", "aixcoder", values=values)
     namespace = release.namespace
 
@@ -128,7 +129,7 @@ def test_the_rights_of_each_account_as_the_api_server_sees_them(release: Release
 
 
 def test_people_see_and_change_deployments_with_the_clusters_own_roles(release: Release) -> None:
-    release.helm("install", "aixcoder", values={"operatorKey": {"existingSecret": "our-key"}})
+    release.helm("install", "aixcoder", values=KEYS)
     for role in ("view", "edit", "admin"):
         binding = f"--namespace={release.namespace}"
         release.plane.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user=person-{role}", binding)
@@ -156,7 +157,7 @@ def test_people_see_and_change_deployments_with_the_clusters_own_roles(release: 
 
 
 def test_listed_namespaces_bind_the_operator_to_them(release: Release) -> None:
-    values = {**EVERYTHING, "namespaces": [release.namespace], "operatorKey": {"existingSecret": "our-key"}}
+    values = {**EVERYTHING, **KEYS, "namespaces": [release.namespace]}
     release.helm("install", "aixcoder", values={**values, "gateway": {}})
     user = f"system:serviceaccount:{release.namespace}:operator-account"
     asked = [{"namespace": where, "resource": "pods", "verb": "create"} for where in (release.namespace, "default")]
@@ -164,7 +165,7 @@ def test_listed_namespaces_bind_the_operator_to_them(release: Release) -> None:
 
 
 def test_the_deployment_in_the_notes_is_accepted(release: Release) -> None:
-    notes = release.helm("install", "aixcoder", values={"operatorKey": {"existingSecret": "our-key"}})
+    notes = release.helm("install", "aixcoder", values=KEYS)
     manifest = "\n".join(line[3:] for line in notes.split("<<EOF\n")[1].split("EOF")[0].splitlines())
     said = release.plane.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=manifest)
     assert "aixcoderdeployment.serving.aixcoder.io/completion created" in said

@@ -20,7 +20,7 @@ from e2e.rights import Right, Use, granted, used
 from tests.component.chart.conftest import Release, until
 from tests.unit.chart.render import find, objects, pod_templates
 
-VALUES = {"operatorKey": {"existingSecret": "our-key"}}
+VALUES = {"operatorKey": {"existingSecret": "our-key"}, "dataKey": {"existingSecret": "data-key"}}
 # What the audit log of this API server cannot show to be used.
 NEEDED_ELSEWHERE = {
     # Checked by the admission plugin OwnerReferencesPermissionEnforcement, which OpenShift has on.
@@ -99,7 +99,9 @@ def test_the_gateway_uses_what_it_may_and_no_more(release: Release, tmp_path: Pa
     [container] = gateway["spec"]["containers"]
     public, internal = free_ports(2)
     # The last one of an argument counts.
-    arguments = [*container["args"], f"--port={public}", f"--internal-port={internal}", "--drain-seconds=0"]
+    (tmp_path / "data-key").write_bytes(os.urandom(32))
+    own = [f"--data-key={tmp_path / 'data-key'}", "--drain-seconds=0"]
+    arguments = [*container["args"], *own, f"--port={public}", f"--internal-port={internal}"]
     with running(release, "gateway", arguments, f"http://127.0.0.1:{public}/readyz", tmp_path / "log"):
         pass  # ready: it has listed and watches
     # A watch is logged when it ends.
@@ -115,7 +117,9 @@ def test_the_operator_uses_what_it_may_and_no_more(release: Release, tmp_path: P
     [port] = free_ports(1)
     (tmp_path / "key").write_bytes(os.urandom(32))
     (tmp_path / "operator.yaml").write_text(
-        yaml.safe_dump({**settings, "keyFile": str(tmp_path / "key"), "port": port})
+        yaml.safe_dump(
+            {**settings, "keyFile": str(tmp_path / "key"), "dataKeyFile": str(tmp_path / "key"), "port": port}
+        )
     )
     arguments = ["--config", str(tmp_path / "operator.yaml")]
 

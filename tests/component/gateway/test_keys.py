@@ -61,3 +61,35 @@ async def test_keys(
     lines = [record.fields for record in caplog.records if hasattr(record, "fields")]
     assert {(line["key"], line["outcome"]) for line in lines} == {("first", "completed"), (None, "invalid_api_key")}
     assert FIRST not in caplog.text
+
+
+async def test_a_key_for_some_models(table: Table, start_replica: StartReplica, tmp_path: Path) -> None:
+    table.serve(start_replica("a").address, name="mine")
+    for key, models in ((FIRST, ["mine"]), (SECOND, ["another"])):
+        record = {"sha256": hashlib.sha256(key.encode()).hexdigest(), "models": models}
+        (tmp_path / key.split("_")[1]).write_text(json.dumps(record))
+    async with running(table, api_keys=tmp_path) as gateway:
+        mine, another = await gateway.client(api_key=FIRST), await gateway.client(api_key=SECOND)
+        assert [model.id async for model in mine.models.list()] == ["mine"]
+        assert [model.id async for model in another.models.list()] == []
+        assert (await mine.completions.create(model="mine", prompt="{}")).choices[0].text == "a0 a1 a2 "
+        # One deployment alone answers to any name, but not to any key.
+        with pytest.raises(openai.PermissionDeniedError) as caught:
+            await another.completions.create(model="another", prompt="{}")
+        assert (caught.value.code, caught.value.param) == ("model_not_allowed", "model")
+
+
+async def test_a_key_with_tokens_for_one_request_a_minute(
+    table: Table, start_replica: StartReplica, tmp_path: Path
+) -> None:
+    table.serve(start_replica("a").address)
+    record = {"sha256": hashlib.sha256(FIRST.encode()).hexdigest(), "tokensPerMinute": 9}
+    (tmp_path / "first").write_text(json.dumps(record))
+    async with running(table, api_keys=tmp_path) as gateway:
+        client = await gateway.client(api_key=FIRST)
+        # Seven tokens of prompt and three of completion, however many had been expected.
+        await client.completions.create(model="any", prompt="{}", max_tokens=200)
+        with pytest.raises(openai.RateLimitError) as caught:
+            await client.completions.create(model="any", prompt="{}", max_tokens=200)
+        assert caught.value.code == "over_limit"
+        assert 1 <= int(caught.value.response.headers["retry-after"]) <= 7

@@ -92,9 +92,12 @@ class AuditLog:
 
     def since(self, namespace: str, verbs: tuple[str, ...] = ("create", "update", "patch", "delete")) -> list[str]:
         """Requests for objects in `namespace`, by whomever, as "verb resource/name user-agent"."""
-        with self._path.open(encoding="utf-8") as file:
-            file.seek(self._offset)
-            entries = [json.loads(line) for line in file if line.endswith("\n")]
+        with self._path.open("rb") as file:
+            # A line that was only half written at the mark is of before it.
+            file.seek(max(self._offset - 1, 0))
+            if self._offset:
+                file.readline()
+            entries = [json.loads(line) for line in file if line.endswith(b"\n")]
         return [
             f"{entry['verb']} {reference['resource']}/{reference.get('name', '')} {entry.get('userAgent', '')}"
             for entry in entries

@@ -256,17 +256,17 @@ async def test_a_secret_is_written_without_being_read_and_never_taken_over(
     client: Client, plane: ControlPlane, make_parent: MakeParent, namespace: str, audit: AuditLog
 ) -> None:
     parent = make_parent()
-    secret = child(parent, kinds.SECRET, "demo-ray", {"data": {"token": "YQ=="}})
-    assert (await step(client, parent, [secret])).written == (ObjectKey("Secret", "demo-ray"),)
-    assert (await step(client, parent, [secret])).written == (ObjectKey("Secret", "demo-ray"),)
+    secret = child(parent, kinds.SECRET, "demo-tokens", {"data": {"ray": "YQ=="}})
+    assert (await step(client, parent, [secret])).written == (ObjectKey("Secret", "demo-tokens"),)
+    assert (await step(client, parent, [secret])).written == (ObjectKey("Secret", "demo-tokens"),)
     reads = [line for line in audit.since(namespace, ("get", "list", "watch")) if line.endswith(" aixcoder-operator")]
     assert reads
     assert not [line for line in reads if "secrets" in line]
-    stored = json.loads(plane.kubectl("get", "secret", "-n", namespace, "demo-ray", "-o", "json"))
-    assert stored["data"] == {"token": "YQ=="}
+    stored = json.loads(plane.kubectl("get", "secret", "-n", namespace, "demo-tokens", "-o", "json"))
+    assert stored["data"] == {"ray": "YQ=="}
     assert "annotations" not in stored["metadata"]
     plane.kubectl("create", "secret", "generic", "-n", namespace, "theirs", "--from-literal=token=x")
-    theirs = child(parent, kinds.SECRET, "theirs", {"data": {"token": "YQ=="}})
+    theirs = child(parent, kinds.SECRET, "theirs", {"data": {"ray": "YQ=="}})
     with pytest.raises(Occupied, match="Secret/theirs has fields that somebody else has set"):
         await step(client, parent, [theirs])
 

@@ -54,7 +54,7 @@ async def running(namespace: str) -> AsyncIterator[Running]:
     def started(port: int) -> None:
         state.port = port
 
-    task = asyncio.create_task(process.run(settings, bytes(32), state.reconcile, stop, started=started))
+    task = asyncio.create_task(process.run(settings, bytes(32), bytes(32), state.reconcile, stop, started=started))
     try:
         yield state
     finally:

@@ -17,6 +17,7 @@ from aixcoder_operator.cluster.probe import Prober
 from aixcoder_operator.context import Context
 from aixcoder_operator.ray.serve import ServeClient
 from aixcoder_operator.reconcile import reconcile
+from aixcoder_operator.served_names import ServedNames
 from aixcoder_operator.settings import OperatorSettings
 from e2e.cluster.controlplane import ControlPlane
 from tests.component.operator.conftest import AuditLog, MakeParent
@@ -42,6 +43,8 @@ async def context(client: Client, namespace: str) -> AsyncIterator[Context]:
             prober=Prober(session),
             events=EventRecorder(client, "test"),
             key=b"k" * 32,
+            data_key=b"d" * 32,
+            served_names=ServedNames(),
             now=lambda: datetime.now(UTC),
         )
 
@@ -98,7 +101,7 @@ async def test_all_children_are_made_and_belong_to_the_resource(
         "poddisruptionbudget.policy/demo",
         "networkpolicy.networking.k8s.io/demo-head",
         "networkpolicy.networking.k8s.io/demo-worker",
-        "secret/demo-ray",
+        "secret/demo-tokens",
     }
     assert len(workers) == 1
     owner = cluster.get("replicaset", unit)["metadata"]["ownerReferences"][0]

@@ -33,7 +33,9 @@ async def main() -> int:
     logs.configure(settings.log_level)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    return await run(settings, bytes(32), reconcile, stop, started=lambda port: print(f"port {port}", flush=True))
+    return await run(
+        settings, bytes(32), bytes(32), reconcile, stop, started=lambda port: print(f"port {port}", flush=True)
+    )
 
 
 if __name__ == "__main__":

@@ -169,8 +169,8 @@ async def test_metrics(shared: Replica) -> None:
         page = await answer.text()
     found = {sample.name: sample.value for family in text_string_to_metric_families(page) for sample in family.samples}
     stats = await shared.stats()
-    assert found["aixcoder_request_success_total"] == stats["completed"] > 0
-    assert found["aixcoder_generation_tokens_total"] == stats["tokens_decoded"] > 0
+    assert found["vllm:request_success_total"] == stats["completed"] > 0
+    assert found["vllm:generation_tokens_total"] == stats["tokens_decoded"] > 0
     assert found["aixcoder_step_seconds_count"] == stats["steps"]
     assert found["aixcoder_load_percent"] == 100
 

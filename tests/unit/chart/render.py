@@ -160,6 +160,7 @@ VALUE_SETS: dict[str, Object] = {
     "default": {},
     "everything": EVERYTHING,
     "existing key": {"operatorKey": {"existingSecret": "our-key", "key": "secret.bin"}},
+    "existing keys": {"operatorKey": {"existingSecret": "our-key"}, "dataKey": {"existingSecret": "data", "key": "d"}},
     "no crds, no rbac": {"crds": {"enabled": False}, "rbac": {"create": False}},
     "no aggregation": {"rbac": {"aggregate": False}},
     "no budgets": {

@@ -57,7 +57,8 @@ def test_the_operator_reads_the_settings_that_the_chart_writes(values: Object, t
     assert settings.gateway.service == "aixcoder-gateway-internal"
     assert settings.gateway.namespace == settings.lease.namespace == "platform"
     mounts = pod_templates(objects(values))["Deployment/aixcoder-operator"]["spec"]["containers"][0]["volumeMounts"]
-    assert str(settings.key_file.parent) in [mount["mountPath"] for mount in mounts]
+    folders = {mount["mountPath"] for mount in mounts}
+    assert {str(settings.key_file.parent), str(settings.data_key_file.parent)} <= folders
     if values:
         assert settings.namespaces == ("team-a", "team-b")
         assert settings.cluster_domain == "corp.example"
@@ -160,13 +161,34 @@ def test_the_key_is_no_part_of_the_release() -> None:
     assert all("hook-succeeded" in o["metadata"]["annotations"]["helm.sh/hook-delete-policy"] for o in hooks)
 
 
-def test_with_a_key_of_ones_own_there_is_no_hook() -> None:
-    rendered = objects(VALUE_SETS["existing key"])
+def keys_made(values: Object) -> list[str]:
+    hook = pod_templates(objects(values))["Job/aixcoder-create-key"]
+    return [argument for argument in hook["spec"]["containers"][0]["args"] if "/" in argument]
+
+
+def key_volumes(values: Object, program: str) -> dict[str, tuple[str, str]]:
+    """Volume → (Secret, key in it) of the keys that a program reads."""
+    volumes = pod_templates(objects(values))[f"Deployment/aixcoder-{program}"]["spec"]["volumes"]
+    secrets = {volume["name"]: volume["secret"] for volume in volumes if volume["name"].endswith("key")}
+    return {name: (secret["secretName"], secret["items"][0]["key"]) for name, secret in secrets.items()}
+
+
+def test_the_hook_makes_both_keys_and_the_gateway_gets_one_of_them() -> None:
+    assert keys_made({}) == ["aixcoder-operator-key/key", "aixcoder-data-key/key"]
+    data = ("aixcoder-data-key", "key")
+    assert key_volumes({}, "operator") == {"key": ("aixcoder-operator-key", "key"), "data-key": data}
+    assert key_volumes({}, "gateway") == {"data-key": data}
+
+
+def test_a_key_of_ones_own_is_not_made() -> None:
+    assert keys_made(VALUE_SETS["existing key"]) == ["aixcoder-data-key/key"]
+    assert key_volumes(VALUE_SETS["existing key"], "operator")["key"] == ("our-key", "secret.bin")
+
+
+def test_with_keys_of_ones_own_there_is_no_hook() -> None:
+    rendered = objects(VALUE_SETS["existing keys"])
     assert [o for o in rendered if "create-key" in o["metadata"]["name"]] == []
-    volumes = pod_templates(rendered)["Deployment/aixcoder-operator"]["spec"]["volumes"]
-    [key] = [volume["secret"] for volume in volumes if volume["name"] == "key"]
-    assert key["secretName"] == "our-key"
-    assert key["items"] == [{"key": "secret.bin", "path": "key"}]
+    assert key_volumes(VALUE_SETS["existing keys"], "gateway") == {"data-key": ("data", "d")}
 
 
 @pytest.mark.parametrize("release", ["aixcoder", "ai", "x" * 53], ids=["aixcoder", "ai", "longest"])

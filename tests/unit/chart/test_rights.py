@@ -80,5 +80,7 @@ def test_people_get_the_resource_with_the_clusters_own_roles() -> None:
 
 
 def test_no_rbac_where_the_platform_brings_its_own() -> None:
-    rendered = objects({"rbac": {"create": False}, "operatorKey": {"existingSecret": "key"}})
+    rendered = objects(
+        {"rbac": {"create": False}, "operatorKey": {"existingSecret": "key"}, "dataKey": {"existingSecret": "data"}}
+    )
     assert [o["kind"] for o in rendered if "Role" in o["kind"]] == []

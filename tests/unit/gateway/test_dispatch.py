@@ -27,7 +27,7 @@ class Reports:
         self.ends: dict[str, asyncio.Future[None]] = {}
         self._numbers = 0
 
-    async def reports(self, address: str, take: Callable[[LoadReport], None]) -> None:
+    async def reports(self, address: str, uid: str, take: Callable[[LoadReport], None]) -> None:
         self.takers[address] = take
         self.ends[address] = asyncio.get_running_loop().create_future()
         await self.ends[address]
@@ -108,7 +108,7 @@ async def opened() -> AsyncIterator[Desk]:
         fleet = Fleet(reports, lambda: dispatcher.pump())
         stack.push_async_callback(fleet.close)
         dispatcher = Dispatcher(table, fleet, ledger)
-        fleet.keep([ONE, TWO])
+        fleet.keep({ONE: "uid", TWO: "uid"})
         await asyncio.sleep(0)
         desk = Desk(dispatcher, fleet, reports, ledger, table)
         try:

@@ -55,7 +55,9 @@ class Replicas:
     takers: dict[str, Callable[[LoadReport], None]] = field(default_factory=dict)
     ends: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
-    async def generate(self, address: str, request: CompletionRequest) -> AsyncGenerator[Started | Delta | Finished]:
+    async def generate(
+        self, address: str, uid: str, request: CompletionRequest
+    ) -> AsyncGenerator[Started | Delta | Finished]:
         self.asked.append((address, request))
         script = self.scripts.pop(0)
         try:
@@ -69,7 +71,7 @@ class Replicas:
             self.cancelled += 1
             raise
 
-    async def reports(self, address: str, take: Callable[[LoadReport], None]) -> None:
+    async def reports(self, address: str, uid: str, take: Callable[[LoadReport], None]) -> None:
         self.takers[address] = take
         self.ends[address] = asyncio.get_running_loop().create_future()
         self.tell(address)
@@ -87,6 +89,7 @@ class Sky:
     flights: Flights
     ledger: Ledger
     poison: Poison
+    metrics: Metrics
 
     def wish(self, name: str = "r", *, key: str = "k", **sampling: Any) -> Wish:
         options = {"max_tokens": 50, **sampling}
@@ -116,14 +119,14 @@ class Table:
 
 @asynccontextmanager
 async def sky(*scripts: list[Step]) -> AsyncIterator[Sky]:
-    replicas, ledger, poison = Replicas(list(scripts)), Ledger("uid", lambda: 0.0), Poison()
+    replicas, ledger, poison, metrics = Replicas(list(scripts)), Ledger("uid", lambda: 0.0), Poison(), Metrics()
     fleet = Fleet(replicas, lambda: dispatcher.pump())
     dispatcher = Dispatcher(Table(), fleet, ledger)
-    space = Airspace(dispatcher, fleet, replicas, Metrics(), RetryBudget(), poison, TokenEstimate())
-    fleet.keep([ONE, TWO])
+    space = Airspace(dispatcher, fleet, replicas, metrics, RetryBudget(), poison, TokenEstimate())
+    fleet.keep({ONE: "uid", TWO: "uid"})
     await asyncio.sleep(0)
     try:
-        yield Sky(replicas, Flights(space), ledger, poison)
+        yield Sky(replicas, Flights(space), ledger, poison, metrics)
     finally:
         await fleet.close()
 
@@ -132,17 +135,17 @@ WHOLE: list[Step] = [STARTED, *TEXT, FINISHED]
 
 
 @pytest.mark.parametrize(
-    ("scripts", "retries"),
+    ("scripts", "retries", "refusals"),
     [
-        pytest.param([WHOLE], 0, id="at once"),
-        pytest.param([[NotTaken("x")], WHOLE], 1, id="no connection"),
-        pytest.param([[Busy("x")], WHOLE], 0, id="a refusal is no retry"),
-        pytest.param([[Busy("x")], [Busy("x")], [NotTaken("x")], WHOLE], 1, id="refused, and no connection"),
-        pytest.param([[Lost("x")], WHOLE], 1, id="lost before it began"),
-        pytest.param([[STARTED, TEXT[0], Lost("x")], [STARTED, *TEXT[1:], FINISHED]], 1, id="lost in the middle"),
+        pytest.param([WHOLE], 0, 0, id="at once"),
+        pytest.param([[NotTaken("x")], WHOLE], 1, 0, id="no connection"),
+        pytest.param([[Busy("x")], WHOLE], 0, 1, id="a refusal is no retry"),
+        pytest.param([[Busy("x")], [Busy("x")], [NotTaken("x")], WHOLE], 1, 2, id="refused, and no connection"),
+        pytest.param([[Lost("x")], WHOLE], 1, 0, id="lost before it began"),
+        pytest.param([[STARTED, TEXT[0], Lost("x")], [STARTED, *TEXT[1:], FINISHED]], 1, 0, id="lost in the middle"),
     ],
 )
-async def test_it_is_completed(scripts: list[list[Step]], retries: int) -> None:
+async def test_it_is_completed(scripts: list[list[Step]], retries: int, refusals: int) -> None:
     async with sky(*scripts) as up:
         async with up.flights.aboard(up.wish(), up.ledger.of("ns", "d")) as flight:
             telling = asyncio.create_task(tell_room(up.replicas))
@@ -150,6 +153,7 @@ async def test_it_is_completed(scripts: list[list[Step]], retries: int) -> None:
             telling.cancel()
             assert flight.retries == retries
         assert up.counters.completed == 1
+        assert up.metrics.registry.get_sample_value("aixcoder_gateway_upstream_refusals_total") == refusals
 
 
 async def tell_room(replicas: Replicas) -> None:

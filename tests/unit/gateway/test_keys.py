@@ -57,7 +57,9 @@ def test_secret_may_hold_what_base64url_holds() -> None:
         pytest.param('{"sha256": 5}', "sha256", id="number"),
         pytest.param(json.dumps({"sha256": KEY}), "sha256", id="the key itself"),
         pytest.param(json.dumps({"sha256": DIGEST, "weight": 0}), "weight", id="no weight"),
-        pytest.param(json.dumps({"sha256": DIGEST, "mostAtOnce": 0}), "mostAtOnce", id="nothing at once"),
+        pytest.param(
+            json.dumps({"sha256": DIGEST, "concurrentRequests": 0}), "concurrentRequests", id="nothing at once"
+        ),
     ],
 )
 def test_bad_record(content: str, sentence: str) -> None:
@@ -72,19 +74,16 @@ def test_record_may_say_more() -> None:
         "weight": 2,
         "team": "t",
         "shared": True,
-        "mostAtOnce": 3,
-        "mostAMinute": 9,
+        "models": ["m"],
+        "concurrentRequests": 3,
+        "requestsPerMinute": 9,
+        "tokensPerMinute": 1000,
         "x": 1,
     }
     key = parse_record("team-a", json.dumps(record))
-    assert (key.id, key.weight, key.team, key.shared, key.most_at_once, key.most_a_minute) == (
-        "team-a",
-        2,
-        "t",
-        True,
-        3,
-        9,
-    )
+    assert (key.id, key.weight, key.team, key.shared) == ("team-a", 2, "t", True)
+    assert (key.concurrent_requests, key.requests_per_minute, key.tokens_per_minute) == (3, 9, 1000)
+    assert (key.may_ask("m"), key.may_ask("n")) == (True, False)
     assert identify(f"Bearer {KEY}", {"team-a": key}) == key
 
 

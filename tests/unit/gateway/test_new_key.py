@@ -18,14 +18,33 @@ def test_a_new_key_is_known_by_its_entry() -> None:
 
 
 def test_by_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["keys", "new", "team-a", "--team", "t", "--shared", "--weight", "2", "--most-at-once", "3"])
+    main(
+        [
+            "keys",
+            "new",
+            "team-a",
+            "--team",
+            "t",
+            "--shared",
+            "--weight",
+            "2",
+            "--concurrent-requests",
+            "3",
+            "--models",
+            "m, n",
+        ]
+    )
     told = capsys.readouterr()
     assert told.err.startswith("axk_team-a_")
-    assert json.loads(told.out).items() >= {"team": "t", "shared": True, "weight": 2.0, "mostAtOnce": 3}.items()
+    entry = json.loads(told.out)
+    said = {"team": "t", "shared": True, "weight": 2.0, "concurrentRequests": 3, "models": ["m", "n"]}
+    assert entry == said | {"sha256": entry["sha256"]}
     assert identify(f"Bearer {told.err}", {"team-a": parse_record("team-a", told.out)}) is not None
 
 
-@pytest.mark.parametrize("arguments", [["Alice"], ["-"], ["a", "--weight", "0"], ["a", "--most-at-once", "none"]])
+@pytest.mark.parametrize(
+    "arguments", [["Alice"], ["-"], ["a", "--weight", "0"], ["a", "--concurrent-requests", "none"]]
+)
 def test_what_is_no_key(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["keys", "new", *arguments])

@@ -40,7 +40,7 @@ def test_a_key_has_no_limits_by_itself() -> None:
 
 def test_requests_at_once() -> None:
     limits = Limits(lambda: 0.0)
-    two = key(most_at_once=2)
+    two = key(concurrent_requests=2)
     with limits.counted(two), limits.counted(two):
         with pytest.raises(Problem) as caught, limits.counted(two):
             pass
@@ -52,7 +52,7 @@ def test_requests_at_once() -> None:
 def test_requests_in_a_minute() -> None:
     now = 0.0
     limits = Limits(lambda: now)
-    six = key(most_a_minute=6)
+    six = key(requests_per_minute=6)
     for _ in range(6):
         with limits.counted(six):
             pass
@@ -64,6 +64,32 @@ def test_requests_in_a_minute() -> None:
         pass
     with pytest.raises(Problem), limits.counted(six):
         pass
+
+
+def test_tokens_in_a_minute_are_those_that_were_used() -> None:
+    now = 0.0
+    limits = Limits(lambda: now)
+    thousand = key(tokens_per_minute=1000)
+    # The second is let in with any left: a request may be larger than a minute's tokens.
+    with limits.charged(thousand, 900, lambda: 600), limits.charged(thousand, 5000, lambda: 500):
+        with pytest.raises(Problem) as caught, limits.charged(thousand, 1, lambda: 1):
+            pass
+        assert (caught.value.status, caught.value.retry_after) == (429, 60)
+    # 1,100 were used: 100 are owed, which six seconds give back.
+    with pytest.raises(Problem) as caught, limits.charged(thousand, 1, lambda: 1):
+        pass
+    assert caught.value.retry_after == 6
+    now = 6.1
+    with limits.charged(thousand, 1, lambda: 1):
+        pass
+
+
+def test_a_request_that_failed_has_cost_what_it_used() -> None:
+    limits = Limits(lambda: 0.0)
+    ten = key(tokens_per_minute=10)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), limits.charged(ten, 10, lambda: 0):
+            raise ZeroDivisionError
 
 
 def test_tokens_are_learnt_by_language() -> None:

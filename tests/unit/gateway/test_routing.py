@@ -92,3 +92,11 @@ def test_static_routes_lead_to_their_replica_while_it_is_ready() -> None:
     (found,) = static.view.deployments
     assert (found.served_name, found.spec.engine.max_model_length) == ("tiny", 512)
     assert routing.units_with_traffic(static.view, found) == {"local": (ONE,)}
+
+
+def test_whose_a_replica_is() -> None:
+    """Its unit's label says so; else the deployment that sends requests to the unit. Nobody else's is used."""
+    a, b = deployment("a", weights={"a-1": 100}), deployment("b", weights={"b-1": 100})
+    endpoints = {("ns", "a-1"): (ONE,), ("ns", "b-2"): (TWO,), ("ns", "gone-1"): (THREE,)}
+    view = View.of([a, b], endpoints, {("ns", "b-2"): "b", ("ns", "gone-1"): "gone"})
+    assert view.replicas == {ONE: "uid-a", TWO: "uid-b"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def check_plan(simulator: Simulator, seen: Observed, made: Plan) -> None:
     """Of one plan, before it is carried out."""
-    assert plan(seen, simulator.platform, "0" * 64) == made, "the same sight gives the same plan"
+    assert plan(seen, simulator.platform, simulator.tokens) == made, "the same sight gives the same plan"
     weights = made.status.traffic.weights
     assert sum(weights.values()) == (100 if weights else 0)
     assert len(weights) <= 1
@@ -54,14 +54,14 @@ def check_steady(simulator: Simulator) -> None:
     """Nothing is in progress: nobody is asked, nothing is written, nothing is told, no other look is wished for."""
     seen = simulator.observed()
     assert questions(seen, simulator.platform) == Questions()
-    made = plan(seen, simulator.platform, "0" * 64)
+    made = plan(seen, simulator.platform, simulator.tokens)
     for obj in made.objects:
         found = simulator.world.objects.get((obj["kind"], name(obj)))
         assert found is not None, f"{obj['kind']} {name(obj)} is missing"
         assert first_difference(obj, found) is None
     known = {key(obj) for obj in (*made.objects, *made.kept)}
     owned = {key(obj) for obj in simulator.world.owned_by(simulator.resource["metadata"]["uid"])}
-    assert owned - {("Secret", f"{seen.deployment.metadata.name}-ray")} == known
+    assert owned - {("Secret", f"{seen.deployment.metadata.name}-tokens")} == known
     assert (made.annotate, made.serve, made.events, made.requeue_after) == ((), (), (), None)
     assert made.status.model_dump(mode="json", by_alias=True, exclude_none=True) == simulator.resource["status"]
 

@@ -15,6 +15,7 @@ from aixcoder_operator.api.serve import ServeDetails
 from aixcoder_operator.api.status import ConditionType
 from aixcoder_operator.cluster.compare import digest, first_difference, stamped
 from aixcoder_operator.plan import names
+from aixcoder_operator.plan.deployment_children import Tokens
 from aixcoder_operator.plan.observed import GatewayView, Observed, ReplicaView, ServeView, is_live, is_ready
 from aixcoder_operator.plan.plan import Plan, plan, questions
 from aixcoder_operator.plan.platform import Platform
@@ -28,7 +29,7 @@ PLATFORM = Platform(
     gateway_namespace="aixcoder-system",
     gateway_url="http://aixcoder-gateway.aixcoder-system.svc.cluster.local/v1",
 )
-TOKEN = "0" * 64
+TOKENS = Tokens(ray="0" * 64, replica="1" * 64)
 
 
 def spec_of(model: str = "a", **fields: Any) -> Object:
@@ -47,6 +48,8 @@ class Simulator:
 
     world: World = field(default_factory=World)
     platform: Platform = PLATFORM
+    tokens: Tokens = TOKENS
+    name_taken_by: str | None = None
     resource: Object = field(default_factory=dict)
     due: datetime | None = None
     steps: list[str] = field(default_factory=list)
@@ -112,7 +115,7 @@ class Simulator:
         """One reconcile."""
         self._notice_lost_heads()
         seen = self._ask(self.observed())
-        made = plan(seen, self.platform, TOKEN)
+        made = plan(seen, self.platform, self.tokens)
         invariants.check_plan(self, seen, made)
         self.waiting = False
         self._apply(made)
@@ -160,6 +163,7 @@ class Simulator:
             deployment=observed.deployment,
             now=observed.now,
             children=observed.children,
+            name_taken_by=observed.name_taken_by,
             serve={unit.name: self._serve_of(unit.head) for unit in wanted.serve if unit.head is not None},
             replicas={name(pod): self._replica(pod) for pod in wanted.replicas if "podIP" in pod["status"]},
             gateways=self._gateways(observed.deployment) if wanted.gateways else None,
@@ -268,7 +272,8 @@ class Simulator:
 
     def observed(self) -> Observed:
         """What the operator sees now without asking anybody."""
-        return Observed(read(copy.deepcopy(self.resource)), self.world.now, self._children())
+        resource = read(copy.deepcopy(self.resource))
+        return Observed(resource, self.world.now, self._children(), name_taken_by=self.name_taken_by)
 
     def condition(self, type_: ConditionType) -> str:
         """Reason and message of a condition that holds, "" where it does not."""

@@ -164,3 +164,34 @@ def test_a_status_read_back_is_the_status_written() -> None:
     demo = ready(replicas=2)
     status = read(demo.resource).status
     assert status.model_dump(mode="json", by_alias=True, exclude_none=True) == demo.resource["status"]
+
+
+def test_a_name_that_an_older_deployment_has_is_told_until_it_is_free() -> None:
+    demo = ready(replicas=2)
+    workers = [pod["metadata"]["uid"] for pod in demo.workers()]
+    demo.name_taken_by = "team/older"
+    demo.look()
+    message = (
+        "metadata.name: the model name demo belongs to team/older, which is older and gets its requests: write another "
+        "spec.model.servedName here, or delete that one"
+    )
+    for type_ in ("Ready", "Valid"):
+        assert told(demo, type_) == ("False", "NameConflict", message)
+    assert told(demo, "Stalled") == ("True", "NameConflict", message)
+    assert told(demo, "Reconciling") == ("", "", "")
+    demo.run()
+    assert demo.due is None, "nothing is asked for: the watch tells when the name is free"
+    demo.name_taken_by = None
+    demo.look()
+    assert told(demo, "Ready")[:2] == ("True", "AllReplicasReady")
+    assert told(demo, "Stalled") == ("", "", "")
+    assert [pod["metadata"]["uid"] for pod in demo.workers()] == workers
+
+
+def test_a_suspended_deployment_is_as_ready_as_it_is_to_be_whoever_has_its_name() -> None:
+    demo = ready()
+    demo.change(suspend=True)
+    demo.name_taken_by = "team/older"
+    demo.run()
+    assert told(demo, "Ready")[:2] == ("True", "Suspended")
+    assert told(demo, "Valid")[:2] == ("False", "NameConflict")

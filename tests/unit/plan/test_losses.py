@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aixcoder_operator.api.objects import Object, name
+from aixcoder_operator.plan import names
 from tests.unit.plan import invariants
 from tests.unit.plan.simulator import Simulator
 from tests.unit.plan.story import ready, tells
@@ -118,4 +119,17 @@ def test_deleted_and_created_again_under_one_name(garbage_lag: int, head: Object
     demo.run()
     assert demo.steps[-1].endswith("* 1/1 | Ready AllReplicasReady")
     assert before.isdisjoint({pod["metadata"]["uid"] for pod in demo.world.of_kind("Pod")})
+    invariants.check_steady(demo)
+
+
+def test_created_again_while_workers_that_lost_their_head_drain() -> None:
+    """A head of the new deployment at the old address would end them."""
+    demo = ready()
+    demo.lose_head()
+    for _ in range(4):
+        demo.world.tick(1)
+    assert not demo.world.pods(demo.serving(), names.HEAD)
+    demo.recreate(5)
+    demo.run()
+    assert demo.steps[-1].endswith("A-1* 1/1 | Ready AllReplicasReady")
     invariants.check_steady(demo)

@@ -42,17 +42,17 @@ def test_each_number_has_its_name() -> None:
     bounds = [*(str(bound) for bound in STEP_SECONDS), "+Inf"]
     cumulated = [1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 6]
     assert _samples(STATS) == {
-        "aixcoder_num_requests_running": 3,
-        "aixcoder_num_requests_waiting": 2,
-        "aixcoder_kv_cache_usage_perc": 0.25,
+        "vllm:num_requests_running": 3,
+        "vllm:num_requests_waiting": 2,
+        "vllm:kv_cache_usage_perc": 0.25,
         "aixcoder_load_percent": 100,
-        "aixcoder_prompt_tokens_total": 900,
-        "aixcoder_prefix_cache_queries_total": 900,
-        "aixcoder_prefix_cache_hits_total": 600,
-        "aixcoder_generation_tokens_total": 400,
-        "aixcoder_request_success_total": 11,
-        "aixcoder_spec_decode_num_draft_tokens_total": 70,
-        "aixcoder_spec_decode_num_accepted_tokens_total": 60,
+        "vllm:prompt_tokens_total": 900,
+        "vllm:prefix_cache_queries_total": 900,
+        "vllm:prefix_cache_hits_total": 600,
+        "vllm:generation_tokens_total": 400,
+        "vllm:request_success_total": 11,
+        "vllm:spec_decode_num_draft_tokens_total": 70,
+        "vllm:spec_decode_num_accepted_tokens_total": 60,
         "aixcoder_requests_cancelled_total": 12,
         "aixcoder_requests_failed_total": 13,
         "aixcoder_prompt_tokens_computed_total": 300,
@@ -69,5 +69,5 @@ def test_each_number_has_its_name() -> None:
 
 def test_an_engine_that_is_not_loaded_has_nothing_to_divide() -> None:
     samples = _samples(EngineStats(load_percent=40))
-    assert (samples["aixcoder_kv_cache_usage_perc"], samples["aixcoder_load_percent"]) == (0, 40)
+    assert (samples["vllm:kv_cache_usage_perc"], samples["aixcoder_load_percent"]) == (0, 40)
     assert samples["aixcoder_step_seconds_count"] == 0

@@ -14,6 +14,7 @@ gateway:
   publicService: {{ $name }}-gateway
   port: 9090
 keyFile: /var/run/aixcoder/key/key
+dataKeyFile: /var/run/aixcoder/data-key/key
 lease:
   namespace: {{ .Release.Namespace | quote }}
   name: {{ $name }}-operator

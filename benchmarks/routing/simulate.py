@@ -1,28 +1,11 @@
-"""How many replicas a fixed fleet needs, by how requests are routed: a simulation.
-
-    python -m benchmarks.routing --trace FILE [--goal 0.99] [--wait 0.2] [--editors 500]
-
-The trace is Azure's of code completions (TIMESTAMP, ContextTokens, GeneratedTokens), each request twice, the copy a
-little later. A replica computes prompts one after the other, 12,000 tokens a second, and runs 8 requests at once; a
-token takes 11 ms and 0.3 ms for each of them. A request waits from its arrival to the beginning of its prompt.
-
-- `fewest`: the replica with the fewest requests, from one queue;
-- `least`: the one whose prompts are done first, from one queue: nothing can be better, and nothing is cached twice;
-- `affinity`: the first choice of its editor, whatever it has to do;
-- `ours`: what the gateway does. First choices by rendezvous, passed over above 1.25 times the mean of tokens; a replica
-  takes no more than 150 ms of prompts that wait, the rest waits in the gateway.
-JSON lines: `replicas` is the smallest fleet of which a `goal` share of all requests waits no longer than `wait`
-seconds, `attained` its share, `same_replica` the share of requests that went to the first choice of their editor.
-"""
+"""Requests of a trace on a fixed fleet, routed in one way or another: a simulation. See `benchmarks.routing`."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import heapq
-import json
+import math
 import random
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +18,6 @@ PREFILL_TOKENS_PER_S = 12_000.0
 SLOTS = 8
 TOKEN_S, TOKEN_S_PER_REQUEST = 0.011, 0.0003
 ROOM_S = 0.15
-MOST_REPLICAS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +106,26 @@ def simulate(arrivals: Sequence[Arrival], count: int, route: Route) -> Fleet:
             fleet.waits.append(begin - arrival.at)
             done = replica.busy_until + arrival.output * (TOKEN_S + TOKEN_S_PER_REQUEST * replica.running)
             heapq.heappush(ends, (done, next(numbers), replica, tokens))
-            if begin > now:  # its room changes when this prompt is computed
-                heapq.heappush(ends, (begin, next(numbers), replica, 0))
+            # So much of its prompts is computed then that it has room for one more.
+            heapq.heappush(ends, (max(replica.busy_until - ROOM_S, now) + 1e-9, next(numbers), replica, 0))
 
-    for arrival in arrivals:
-        while ends and ends[0][0] <= arrival.at:
+    def until(end: float) -> None:
+        while ends and ends[0][0] <= end:
             now, _, replica, tokens = heapq.heappop(ends)
             replica.running -= tokens > 0
             replica.tokens -= tokens
             dispatch(now)
+
+    for arrival in arrivals:
+        until(arrival.at)
         queue.append(arrival)
         dispatch(arrival.at)
+    until(math.inf)
     return fleet
 
 
 def attained(fleet: Fleet, arrivals: Sequence[Arrival], wait: float) -> float:
-    """The share of requests that waited no longer; who still waits at the end did."""
+    """The share of requests that waited no longer."""
     return sum(each <= wait for each in fleet.waits) / len(arrivals)
 
 
@@ -155,42 +141,3 @@ def read(path: str, editors: int, chance: random.Random) -> list[Arrival]:
             who = blake2b(str(chance.randrange(editors)).encode(), digest_size=16).digest()
             found.append(Arrival(at - start + late, int(row["ContextTokens"]), int(row["GeneratedTokens"]), who))
     return sorted(found, key=lambda arrival: arrival.at)
-
-
-def main() -> int:
-    """Print the lines."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.routing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--trace", required=True)
-    parser.add_argument("--goal", type=float, default=0.99, help="share of requests")
-    parser.add_argument("--wait", type=float, default=0.2, help="seconds")
-    parser.add_argument("--editors", type=int, default=500)
-    arguments = parser.parse_args()
-    arrivals = read(arguments.trace, arguments.editors, random.Random(0))
-    for name, route in ROUTES.items():
-        low, high = 1, MOST_REPLICAS
-        best: Fleet | None = None
-        while low < high:
-            middle = (low + high) // 2
-            fleet = simulate(arrivals, middle, route)
-            if attained(fleet, arrivals, arguments.wait) >= arguments.goal:
-                high, best = middle, fleet
-            else:
-                low = middle + 1
-            print(f"{name}: {middle} replicas: {attained(fleet, arrivals, arguments.wait):.4f}", file=sys.stderr)
-        line: dict[str, object] = {"bench": "routing", "route": name, "goal": arguments.goal}
-        if best is None:
-            print(json.dumps({**line, "error": f"more than {MOST_REPLICAS} replicas"}))
-            continue
-        shares = {
-            "replicas": high,
-            "attained": round(attained(best, arrivals, arguments.wait), 4),
-            "same_replica": round(best.at_first_choice / max(len(best.waits), 1), 3),
-        }
-        print(json.dumps({**line, **shares}), flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
