@@ -56,7 +56,9 @@ LITELLM = {
                 "api_key": "none",
             },
         }
-    ]
+    ],
+    # It asks for no key, as the others.
+    "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},
 }
 
 
