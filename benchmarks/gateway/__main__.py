@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median, quantiles
 
-from benchmarks.contest import progress, tell
+from benchmarks.contest import end_on_sigterm, progress, tell
 from benchmarks.gateway.client import hold, latencies, throughput
 from benchmarks.gateway.routers import ROUTERS, Router, Started, started
 from benchmarks.peer import PeerFailed
@@ -120,6 +120,7 @@ def main() -> int:
     parser.add_argument("--held", type=int, default=2000, help="streams that are open at once")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each throughput")
     arguments = parser.parse_args()
+    end_on_sigterm()
     chosen = arguments.routers.split(",")
     if unknown := [name for name in chosen if name not in names]:
         parser.error(f"--routers {unknown[0]} is none of {', '.join(names)}")

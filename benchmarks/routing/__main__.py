@@ -26,6 +26,7 @@ import json
 import random
 import sys
 
+from benchmarks.contest import end_on_sigterm
 from benchmarks.routing.live import play
 from benchmarks.routing.simulate import ROUTES, Fleet, attained, read, simulate
 
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--live", type=float, default=0.0, help="seconds of the trace to play on a real gateway")
     parser.add_argument("--start", type=float, default=840.0, help="second of the trace at which they begin")
     arguments = parser.parse_args()
+    end_on_sigterm()
     arrivals = read(arguments.trace, arguments.editors, random.Random(0))
     needed = MOST_REPLICAS
     for name, route in ROUTES.items():
