@@ -39,7 +39,17 @@ def installed(request: pytest.FixtureRequest) -> Iterator[Service]:
 @pytest.fixture
 def service(installed: Service) -> Service:
     """The service with one replica, wholly ready."""
-    if installed.deployment.get()["spec"]["replicas"] != 1:
-        installed.deployment.scale(1)
-    installed.deployment.wait_ready()
-    return installed
+    return _with_replicas(installed, 1)
+
+
+@pytest.fixture
+def pair(installed: Service) -> Service:
+    """The service with two replicas, so that one is left when one is hurt."""
+    return _with_replicas(installed, 2)
+
+
+def _with_replicas(service: Service, count: int) -> Service:
+    if service.deployment.get()["spec"]["replicas"] != count:
+        service.deployment.scale(count)
+    service.deployment.wait_ready()
+    return service

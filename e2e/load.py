@@ -29,7 +29,6 @@ LONG = {
     # The model would end within some hundred tokens, and what it repeats would be guessed.
     "ignore_eos": True,
     "temperature": 2.0,
-    "seed": 1,
 }
 """A stream that the tiny model writes for some seconds: longer than a replica that ends takes new requests."""
 
@@ -39,7 +38,7 @@ class Tally:
     """Counts of one load.
 
     `failed`: an error status, or a broken connection before any byte; `cut`: a stream that began and did not end as
-    complete, or is complete and has another text than the long one of before: it has a seed.
+    complete, or an answer that seems complete and has another text than the same request's before.
     """
 
     unary: int = 0
@@ -48,6 +47,8 @@ class Tally:
     cut: int = 0
     longest_gap_s: float = 0.0
     """The longest time in which no request of any client was completed."""
+    longest_s: float = 0.0
+    """The longest time that one of them took."""
     reasons: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -55,10 +56,16 @@ class Tally:
         """Requests that ended as they should."""
         return self.unary + self.streams
 
+    @property
+    def requests(self) -> int:
+        """All that have ended."""
+        return self.completed + self.failed + self.cut
+
     def line(self, what: str) -> str:
         """As one JSON line, for the record."""
         # Not asdict: it makes a Counter of pairs out of a Counter (Python 3.11).
-        seen = {name: getattr(self, name) for name in ("unary", "streams", "failed", "cut", "longest_gap_s")}
+        names = ("unary", "streams", "failed", "cut", "longest_gap_s", "longest_s")
+        seen = {name: getattr(self, name) for name in names}
         return json.dumps({"load": what, "completed": self.completed, **seen, "reasons": dict(self.reasons)})
 
 
@@ -77,7 +84,9 @@ class Load:
         self._pause_s = pause_s
         self._stop = threading.Event()
         self._last = 0.0
-        self._long = ""
+        # Requests of their own for each load: a gateway refuses one that was in flight at two deaths, for ten minutes.
+        self._seed = time.time_ns() % 2**31
+        self._texts: dict[tuple[str, int, int], str] = {}
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
 
     def __enter__(self) -> Load:
@@ -117,11 +126,12 @@ class Load:
                 "max_tokens": self._max_tokens,
                 "stream": index % 3 == 1,
             }
-            await self._ask(session, LONG if index % 3 == 2 else short)
+            # A seed, so that each text can be gone on with at another replica, and is known the second time.
+            await self._ask(session, (LONG if index % 3 == 2 else short) | {"seed": self._seed + index})
             await asyncio.sleep(self._pause_s)
 
     async def _ask(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
-        begun = False
+        begun, start = False, time.monotonic()
         try:
             async with session.post(self._url, json=body | self._named) as response:
                 if response.status != 200:
@@ -135,26 +145,27 @@ class Load:
             else:
                 self._fail(repr(error))
             return
-        if not body["stream"]:
-            self.tally.unary += 1
-        elif text.rstrip().endswith("data: [DONE]"):
-            if body is LONG and not self._same(text):
-                self._cut("another text than before")
-                return
-            self.tally.streams += 1
-        else:
+        if body["stream"] and not text.rstrip().endswith("data: [DONE]"):
             self._cut(text[-200:])
             return
+        if not self._same(body, text):
+            self._cut("another text than before")
+            return
+        if body["stream"]:
+            self.tally.streams += 1
+        else:
+            self.tally.unary += 1
         now = time.monotonic()
+        self.tally.longest_s = max(self.tally.longest_s, round(now - start, 2))
         self.tally.longest_gap_s = max(self.tally.longest_gap_s, round(now - self._last, 2))
         self._last = now
 
-    def _same(self, stream: str) -> bool:
-        """Whether the long stream has the text that it had the first time."""
-        events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
+    def _same(self, body: dict[str, Any], answer: str) -> bool:
+        """Whether a complete answer has the text that the same request's had the first time."""
+        parts = [line.removeprefix("data: ") for line in answer.splitlines()] if body["stream"] else [answer]
+        events = [json.loads(part) for part in parts if part.startswith("{")]
         text = "".join(choice["text"] for event in events for choice in event["choices"])
-        self._long = self._long or text
-        return text == self._long
+        return self._texts.setdefault((body["prompt"], body["max_tokens"], body["seed"]), text) == text
 
     def _fail(self, reason: str) -> None:
         self.tally.failed += 1

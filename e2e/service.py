@@ -19,6 +19,8 @@ from e2e.load import Tally
 
 OPERATOR = f"system:serviceaccount:{SYSTEM_NAMESPACE}:{RELEASE}-operator"
 OPERATOR_PODS = "app.kubernetes.io/component=operator"
+GATEWAY = f"{RELEASE}-gateway"
+GATEWAY_PODS = "app.kubernetes.io/component=gateway"
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 _RAY_REQUESTS = """
 import urllib.request
@@ -67,6 +69,20 @@ class Service:
     def exec(self, pod: str, container: str, *command: str) -> str:
         """Run a command in a container and return its stdout."""
         return self.kubectl("exec", pod, f"--container={container}", "--", *command)
+
+    def gateways(self) -> list[Json]:
+        """The gateways' pods, those that are going left out."""
+        listed = self.kubernetes.get("pods", f"--namespace={SYSTEM_NAMESPACE}", f"--selector={GATEWAY_PODS}")
+        return [pod for pod in listed["items"] if not pod["metadata"].get("deletionTimestamp")]
+
+    @contextmanager
+    def reached(self, target: str) -> Iterator[str]:
+        """The URL, from this machine, of an ADDRESS:PORT in the cluster's network; it needs no API server."""
+        port = self.cluster.forward(target, target)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            self.cluster.unforward(target)
 
     @contextmanager
     def deployments(self, *names: str) -> Iterator[tuple[Deployment, ...]]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from e2e.load import Load
 from e2e.service import Service, record
@@ -22,16 +19,6 @@ for entry in os.listdir("/proc"):
         except OSError:
             continue  # it ended by itself, or with its parent
 """
-
-
-@pytest.fixture
-def pair(service: Service) -> Iterator[Service]:
-    """The service with two replicas, so that one is left when one is hurt."""
-    service.deployment.scale(2)
-    service.deployment.wait_ready()
-    yield service
-    service.deployment.scale(1)
-    service.deployment.wait_ready()
 
 
 def _kill(service: Service, pod: str, container: str, pattern: str) -> None:

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from e2e.cluster.errors import ClusterError
 
 _MOUNTS = Path("/proc/self/mounts")
+# File → what freezes, what thaws: v1, v2.
+_FREEZERS = {"freezer.state": ("FROZEN", "THAWED"), "cgroup.freeze": ("1", "0")}
 
 
 def hierarchies(mounts: str) -> list[Path]:
@@ -46,6 +48,36 @@ def remove(name: str, *, seconds: float = 30) -> None:
                 if time.monotonic() > deadline:
                     raise ClusterError(f"The cgroup {group} cannot be removed: {error.strerror}.") from error
         time.sleep(0.02)
+
+
+def processes(name: str, group: str) -> set[int]:
+    """Ids of the processes in the cgroup `group`, which is anywhere below `name`, and in those below it."""
+    found = set()
+    for hierarchy in _mounted():
+        for listed in (hierarchy / name).glob(f"**/{group}/**/cgroup.procs"):
+            with contextlib.suppress(OSError):  # the cgroup is gone, or its container is
+                found |= {int(pid) for pid in listed.read_text().split()}
+    return found
+
+
+@contextlib.contextmanager
+def frozen(name: str, group: str) -> Iterator[None]:
+    """Its processes stand still while the block runs. Raises ClusterError where there is no such cgroup."""
+    found = [
+        (file, states)
+        for hierarchy in _mounted()
+        for setting, states in _FREEZERS.items()
+        for file in (hierarchy / name).glob(f"**/{group}/{setting}")
+    ]
+    if not found:
+        raise ClusterError(f"There is no cgroup {group} that can be frozen below {name}.")
+    try:
+        for file, (freeze, _) in found:
+            file.write_text(freeze)
+        yield
+    finally:
+        for file, (_, thaw) in found:
+            file.write_text(thaw)
 
 
 def _mounted() -> list[Path]:

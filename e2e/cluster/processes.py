@@ -56,6 +56,21 @@ def kill_marked(marker: str, *, seconds: float = 30) -> int:
 
 
 @contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process stands still while the block runs; it may be killed meanwhile. Raises ProcessLookupError."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGCONT)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _held(pid: int) -> Iterator[int | None]:
     try:
         descriptor = os.pidfd_open(pid)

@@ -1,0 +1,122 @@
+"""What breaks without a word: a process or a pod that stands still, packets that get lost, an API server that is away.
+
+All of them end with their block, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from e2e.cluster import cgroups, processes
+from e2e.cluster.errors import ClusterError
+from e2e.cluster.local import LocalCluster
+from e2e.cluster.processes import Process
+from e2e.demo.kubernetes import Json
+from e2e.service import Service
+
+T = TypeVar("T")
+
+GUARD_SECONDS = 60.0
+"""When a program that comes back counts as lost."""
+_API_SERVER = "kube-apiserver"
+_ENGINE = b"\0aixcoder_serving.engine\0"
+_TABLE = "aixcoder_fault"
+
+
+def engine(service: Service, pod: Json) -> int:
+    """The id, on this machine, of the process of the engine with one rank that a worker's pod runs."""
+    [found] = [pid for pid in _processes(service, pod) if _ENGINE in _command(pid)]
+    return found
+
+
+def engine_stopped(service: Service, pod: Json) -> AbstractContextManager[None]:
+    """The engine of a worker's pod stands still; its replica's process, which speaks HTTP, goes on."""
+    return processes.stopped(engine(service, pod))
+
+
+def pod_frozen(service: Service, pod: Json) -> AbstractContextManager[None]:
+    """Every process of a pod stands still. Its kernel goes on: connections are taken, and nobody answers."""
+    return cgroups.frozen(service.cluster.layout.cgroup, _cgroup(pod))
+
+
+@contextmanager
+def cut_off(service: Service, pod: Json) -> Iterator[None]:
+    """Packets between a pod and the gateways are dropped, both ways; kubelet reaches it as before."""
+    network = os.open(f"/proc/{min(_processes(service, pod))}/ns/net", os.O_RDONLY)
+    peers = ", ".join(gateway["status"]["podIP"] for gateway in service.gateways())
+    rules = f"""
+    table ip {_TABLE} {{
+        chain incoming {{ type filter hook input priority filter; ip saddr {{ {peers} }} drop; }}
+        chain outgoing {{ type filter hook output priority filter; ip daddr {{ {peers} }} drop; }}
+    }}
+    """
+    try:
+        _nft(network, "-f", "-", rules=rules)
+        try:
+            yield
+        finally:
+            _nft(network, "delete", "table", "ip", _TABLE)
+    finally:
+        os.close(network)
+
+
+@contextmanager
+def api_server_away(cluster: LocalCluster) -> Iterator[None]:
+    """The API server is killed; the one that the supervisor starts in its place stands still before it listens."""
+    killed = _until(f"{_API_SERVER} ran", lambda: _program(cluster, _API_SERVER))
+    os.kill(killed.pid, signal.SIGKILL)
+
+    def successor() -> Process | None:
+        found = _program(cluster, _API_SERVER)
+        return found if found is not None and found.pid != killed.pid else None
+
+    with processes.stopped(_until(f"{_API_SERVER} was started again", successor).pid):
+        yield
+    _until(f"{_API_SERVER} was ready", lambda: _ready(cluster))
+
+
+def _processes(service: Service, pod: Json) -> set[int]:
+    return cgroups.processes(service.cluster.layout.cgroup, _cgroup(pod))
+
+
+def _cgroup(pod: Json) -> str:
+    return f"pod{pod['metadata']['uid']}"
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _nft(network: int, *arguments: str, rules: str = "") -> None:
+    command = ["nsenter", f"--net=/proc/self/fd/{network}", "nft", *arguments]
+    subprocess.run(command, input=rules, text=True, check=True, pass_fds=[network])
+
+
+def _program(cluster: LocalCluster, name: str) -> Process | None:
+    return next((found for found in processes.marked(cluster.layout.marker) if found.program == name), None)
+
+
+def _ready(cluster: LocalCluster) -> str | None:
+    try:
+        return cluster.kubectl("get", "--raw=/readyz")
+    except ClusterError:
+        return None
+
+
+def _until(what: str, happened: Callable[[], T | None]) -> T:
+    deadline = time.monotonic() + GUARD_SECONDS
+    while (found := happened()) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Not after {GUARD_SECONDS:.0f} s: {what}.")
+        time.sleep(0.02)
+    return found
