@@ -265,7 +265,7 @@ async def test_a_secret_is_written_without_being_read_and_never_taken_over(
     stored = json.loads(plane.kubectl("get", "secret", "-n", namespace, "demo-tokens", "-o", "json"))
     assert stored["data"] == {"ray": "YQ=="}
     assert "annotations" not in stored["metadata"]
-    plane.kubectl("create", "secret", "generic", "-n", namespace, "theirs", "--from-literal=token=x")
+    plane.kubectl("create", "secret", "generic", "-n", namespace, "theirs", "--from-literal=ray=x")
     theirs = child(parent, kinds.SECRET, "theirs", {"data": {"ray": "YQ=="}})
     with pytest.raises(Occupied, match="Secret/theirs has fields that somebody else has set"):
         await step(client, parent, [theirs])
