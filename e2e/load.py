@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 
@@ -25,12 +25,11 @@ PROMPTS = (
 LONG = {
     "prompt": "def f(self):\n    x = ",
     "max_tokens": 3500,
-    "stream": True,
     # The model would end within some hundred tokens, and what it repeats would be guessed.
     "ignore_eos": True,
     "temperature": 2.0,
 }
-"""A stream that the tiny model writes for some seconds: longer than a replica that ends takes new requests."""
+"""What the tiny model writes for some seconds: longer than a replica that ends takes new requests."""
 
 
 @dataclass
@@ -70,7 +69,13 @@ class Tally:
 
 
 class Load:
-    """Clients that ask one completion after another, from `__enter__` to `__exit__`: unary, short and long streams."""
+    """Clients that ask one completion after another, from `__enter__` to `__exit__`.
+
+    The first one's are unary, the second one's streams, the third one's long streams, the fourth one's long and unary.
+    """
+
+    _texts: ClassVar[dict[tuple[object, ...], str]] = {}
+    """Of all loads: what is asked has a seed, so that its text is the same each time."""
 
     def __init__(
         self, url: str, *, model: str | None = None, clients: int = 3, max_tokens: int = 32, pause_s: float = 0.1
@@ -84,9 +89,9 @@ class Load:
         self._pause_s = pause_s
         self._stop = threading.Event()
         self._last = 0.0
-        # Requests of their own for each load: a gateway refuses one that was in flight at two deaths, for ten minutes.
-        self._seed = time.time_ns() % 2**31
-        self._texts: dict[tuple[str, int, int], str] = {}
+        # What no text holds makes requests of its own of each load's: a gateway refuses, for ten minutes, one that was
+        # in flight at two deaths.
+        self._stop_text = f"load {time.time_ns()}"
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
 
     def __enter__(self) -> Load:
@@ -124,10 +129,9 @@ class Load:
                 "prompt": PROMPTS[(index + count) % len(PROMPTS)],
                 "suffix": "\n",
                 "max_tokens": self._max_tokens,
-                "stream": index % 3 == 1,
             }
-            # A seed, so that each text can be gone on with at another replica, and is known the second time.
-            await self._ask(session, (LONG if index % 3 == 2 else short) | {"seed": self._seed + index})
+            how = {"stream": index % 4 in (1, 2), "seed": index, "stop": [self._stop_text]}
+            await self._ask(session, (LONG if index % 4 >= 2 else short) | how)
             await asyncio.sleep(self._pause_s)
 
     async def _ask(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
@@ -165,7 +169,8 @@ class Load:
         parts = [line.removeprefix("data: ") for line in answer.splitlines()] if body["stream"] else [answer]
         events = [json.loads(part) for part in parts if part.startswith("{")]
         text = "".join(choice["text"] for event in events for choice in event["choices"])
-        return self._texts.setdefault((body["prompt"], body["max_tokens"], body["seed"]), text) == text
+        asked = (*self._named.values(), body["prompt"], body["max_tokens"], body["seed"])
+        return self._texts.setdefault(asked, text) == text
 
     def _fail(self, reason: str) -> None:
         self.tally.failed += 1

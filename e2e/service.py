@@ -34,7 +34,7 @@ print(int(total))
 
 def record(what: str, tally: Tally | None = None, **figures: float) -> None:
     """Print figures as a JSON line and keep them in the cache, for the notes."""
-    seen = {key: round(value, 1) for key, value in figures.items()}
+    seen = {key: round(value, 2) for key, value in figures.items()}
     line = json.dumps({"e2e": what, **seen, **(json.loads(tally.line(what)) if tally else {})})
     print(line, flush=True)
     with (cache.root() / "e2e.jsonl").open("a") as kept:

@@ -57,7 +57,7 @@ class Listener:
         deadline = time.monotonic() + _PORT_WAIT_SECONDS
         while True:
             try:
-                opened = _open(self._host, self.port)
+                opened = listen(self._host, self.port)
                 break
             except OSError:
                 if time.monotonic() >= deadline:
@@ -83,6 +83,15 @@ class Listener:
         self._server.config.timeout_graceful_shutdown = max(1, round(patience))
         self._server.should_exit = True
         await self._task
+
+
+def listen(host: str | None, port: int) -> socket.socket:
+    """A listening socket; `host` None: all addresses. Raises OSError where the port is taken."""
+    listener = _open(host, port)
+    # Connections inherit it; asyncio does not set it on those of a socket that was made without a protocol. Without it
+    # a token would wait for the acknowledgement of the one before, up to 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _open(host: str | None, port: int) -> socket.socket:

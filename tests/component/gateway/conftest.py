@@ -1,6 +1,7 @@
 """A real gateway in this process, before replicas that are processes of their own."""
 
 import asyncio
+import hashlib
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 from aixcoder_serving.gateway.main import GatewaySettings, run
 from aixcoder_serving.gateway.routing import RouteTable, View
-from aixcoder_serving.protocol import DeploymentView
+from aixcoder_serving.protocol import DeploymentView, GatewayLoad
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,7 +37,7 @@ class Replica:
             return list(await response.json())
 
     async def figures(self) -> dict[str, int]:
-        """How many ran at once, were refused, and run now."""
+        """How many ran at once, were refused, and run now, and for how many ms it has had room."""
         async with aiohttp.ClientSession() as session, session.get(f"http://{self.address}/figures") as response:
             return dict(await response.json())
 
@@ -143,6 +144,26 @@ async def heard(gateway: Running, count: int) -> None:
     await eventually(all_of_them)
 
 
+async def load(gateway: Running, since: float = 0.0) -> GatewayLoad:
+    """The page /load, with the bins from second `since` on."""
+    async with gateway.session.get(f"{gateway.internal}/load", params={"since": str(since)}) as response:
+        return GatewayLoad.model_validate_json(await response.read())
+
+
+async def ask(gateway: Running, prompt: str, headers: dict[str, str] | None = None, **fields: Any) -> tuple[int, Any]:
+    """Status and body of a completion."""
+    body = {"prompt": prompt, "max_tokens": 20, **fields}
+    async with gateway.session.post(f"{gateway.url}/v1/completions", json=body, headers=headers) as response:
+        return response.status, await response.json()
+
+
+def new_key(folder: Path, name: str, **record: Any) -> str:
+    """A key whose record is stored in `folder`."""
+    key = f"axk_{name}_{'s' * 40}"
+    (folder / name).write_text(json.dumps({"sha256": hashlib.sha256(key.encode()).hexdigest(), **record}))
+    return key
+
+
 @asynccontextmanager
 async def running(routes: RouteTable, **settings: Any) -> AsyncIterator[Running]:
     """A gateway on free ports, ended at the end."""
@@ -156,7 +177,8 @@ async def running(routes: RouteTable, **settings: Any) -> AsyncIterator[Running]
     if task.done():
         await task
     public, internal = ports.result()
-    async with aiohttp.ClientSession() as session, AsyncExitStack() as clients:
+    unlimited = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=unlimited) as session, AsyncExitStack() as clients:
         yield Running(f"http://127.0.0.1:{public}", f"http://127.0.0.1:{internal}", stop, task, session, clients)
     stop.set()
     await task

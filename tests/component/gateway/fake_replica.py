@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 
 import uvicorn
@@ -69,6 +70,8 @@ class FakeReplica:
         self.refused = 0
         self.active: dict[int, int] = {}
         """Tokens of each request that runs."""
+        self.room_since = time.monotonic()
+        """When it last ceased to be full."""
         self.changed = asyncio.Event()
         self.number = 0
 
@@ -100,7 +103,11 @@ class FakeReplica:
         self.changed = asyncio.Event()
 
     async def figures(self, _request: Request) -> Response:
-        return JSONResponse({"most": self.most, "refused": self.refused, "active": len(self.active)})
+        room = len(self.active) < self.slots
+        room_ms = round((time.monotonic() - self.room_since) * 1000) if room else 0
+        return JSONResponse(
+            {"most": self.most, "refused": self.refused, "active": len(self.active), "room_ms": room_ms}
+        )
 
     async def page(self, _request: Request) -> Response:
         return JSONResponse([entry.model_dump() for entry in self.seen])
@@ -115,7 +122,10 @@ class FakeReplica:
         entry = Seen(id=asked.id, body=body, headers=dict(request.headers))
         self.seen.append(entry)
         prompt = asked.prefix or ""
-        scripts = json.loads(prompt) if prompt.startswith("{") else {}  # a plain prompt: no script
+        try:
+            scripts = json.loads(prompt) if prompt.startswith("{") else {}  # a plain prompt: no script
+        except json.JSONDecodeError:
+            scripts = {}
         script = Script.model_validate(scripts.get(self.name, scripts.get("*", {})))
         if script.refuse is not None:
             self.change()
@@ -137,6 +147,8 @@ class FakeReplica:
         answering = asyncio.ensure_future(self._answer(script, asked, entry, send))
         leaving = asyncio.ensure_future(receive())
         await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if len(self.active) == self.slots:
+            self.room_since = time.monotonic()
         del self.active[id(entry)]
         self.change()
         if not answering.done():

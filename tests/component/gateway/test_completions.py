@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import socket
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import openai
 import pytest
 
 from aixcoder_serving.gateway.routing import View
+from aixcoder_serving.gateway.server import listen
 from aixcoder_serving.protocol import Sampling
 from tests.component.gateway.conftest import Running, StartReplica, Table, deployment, heard, script
 
@@ -240,3 +242,10 @@ async def test_no_code_in_logs(
     assert sum("cmpl-" in line for line in lines) >= 3
     for secret in ("private_code", "a0 "):
         assert not [line for line in lines if secret in line]
+
+
+def test_no_piece_of_an_answer_waits_until_the_one_before_is_acknowledged() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

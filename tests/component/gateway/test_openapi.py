@@ -1,6 +1,12 @@
 """The OpenAPI document is what the gateway does: bodies made from it are served or refused with a sentence."""
 
+import asyncio
 import json
+import logging
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -70,3 +76,61 @@ async def test_any_body_is_served_or_refused_with_a_sentence(
             assert json.loads(answer)["error"]["message"]
     print(statuses)
     assert len(statuses) == 2
+
+
+SCHEMATHESIS = """
+[cache]
+enabled = false
+
+[phases.coverage.extra-data-sources]
+responses = false
+
+[phases.fuzzing.extra-data-sources]
+responses = false
+
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", 503]  # patience is among what is varied
+
+# Clients may send numbers and flags as text.
+[checks.negative_data_rejection]
+enabled = false
+
+# No schema says what fields mean together, such as that `best_of` is no less than `n`.
+[[operations]]
+include-path = "/v1/completions"
+phases.fuzzing.checks.positive_data_acceptance.enabled = false
+"""
+
+
+@pytest.mark.parametrize("examples", [50, pytest.param(2000, marks=pytest.mark.long, id="two thousand")])
+async def test_answers_are_as_the_document_says(
+    gateway: Running,
+    table: Table,
+    start_replica: StartReplica,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    examples: int,
+) -> None:
+    """What is asked is the same each time: all limits of each field, and so many requests to each page."""
+    caplog.set_level("INFO")
+    table.serve(start_replica("a").address)
+    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
+    command = (
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json", "--no-color"),
+        *("--phases", "coverage,fuzzing", "--generation-deterministic", "--max-examples", str(examples)),
+    )
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    lines = [record.fields for record in caplog.records if hasattr(record, "fields")]
+    found = Counter((line["dialect"], line["status"]) for line in lines)
+    print(f"{dict(found)}; {output.decode().strip().splitlines()[-1].strip('= ')}")
+    assert process.returncode == 0, output.decode()
+    assert min(found[dialect, status] for dialect in ("openai", "llama.cpp") for status in (200, 400)) > 50
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -1,14 +1,12 @@
-"""What waits in gateways: bounds, order, shares, and where it goes."""
+"""What waits in a gateway: bounds, order, and where it goes."""
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import signal
 import socket
 import time
 from collections import Counter, defaultdict
-from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -16,20 +14,18 @@ import openai
 import pytest
 
 from aixcoder_serving.gateway import connection
-from aixcoder_serving.protocol import GatewayLoad
-from tests.component.gateway.conftest import Running, StartReplica, Table, eventually, heard, running, script
-
-
-async def load(gateway: Running, since: float = 0.0) -> GatewayLoad:
-    async with gateway.session.get(f"{gateway.internal}/load", params={"since": str(since)}) as response:
-        return GatewayLoad.model_validate_json(await response.read())
-
-
-async def ask(gateway: Running, prompt: str, headers: dict[str, str] | None = None, **fields: Any) -> tuple[int, Any]:
-    """Status and body of a completion."""
-    body = {"prompt": prompt, "max_tokens": 20, **fields}
-    async with gateway.session.post(f"{gateway.url}/v1/completions", json=body, headers=headers) as response:
-        return response.status, await response.json()
+from tests.component.gateway.conftest import (
+    Running,
+    StartReplica,
+    Table,
+    ask,
+    eventually,
+    heard,
+    load,
+    new_key,
+    running,
+    script,
+)
 
 
 async def test_a_replica_gets_no_more_than_it_runs(gateway: Running, table: Table, start_replica: StartReplica) -> None:
@@ -44,81 +40,6 @@ async def test_a_replica_gets_no_more_than_it_runs(gateway: Running, table: Tabl
     counters = (await load(gateway)).deployments[0].counters
     assert counters.completed == counters.arrivals
     assert counters.slot_ms > 8 * 3 * 30
-
-
-async def test_two_gateways_agree_without_talking(table: Table, start_replica: StartReplica) -> None:
-    """A 90/10 skew: no replica is above its limit, an editor stays at its replica, and none idles while others wait."""
-    replicas = [start_replica(name, slots=4) for name in ("a", "b", "c")]
-    table.serve(*(replica.address for replica in replicas))
-    async with AsyncExitStack() as stack:
-        gateways = [await stack.enter_async_context(running(table)) for _ in range(2)]
-        for gateway in gateways:
-            await heard(gateway, 3)
-        await asyncio.sleep(0.1)
-        texts: dict[int, list[str]] = defaultdict(list)
-        prompt = script(all_={"deltas": 2, "delay": 0.02})
-        done = asyncio.Event()
-
-        async def one(n: int) -> None:
-            who = n % 40
-            gateway = gateways[0 if n % 10 else 1]
-            status, body = await ask(gateway, prompt, headers={"x-editor-session": f"s{who}"}, suffix=str(n))
-            assert status == 200
-            texts[who].append(body["choices"][0]["text"][0])
-
-        idle_ms = 0.0
-
-        async def watch() -> None:
-            nonlocal idle_ms
-            since = time.monotonic()
-            while not done.is_set():
-                waiting = sum([one.waiting for gateway in gateways for one in (await load(gateway, 2e9)).deployments])
-                active = [(await replica.figures())["active"] for replica in replicas]
-                now = time.monotonic()
-                if not (waiting and min(active) < 4):
-                    since = now
-                idle_ms = max(idle_ms, (now - since) * 1000)
-                await asyncio.sleep(0.005)
-
-        watching = asyncio.create_task(watch())
-        for _ in range(10):
-            await asyncio.gather(*(one(n) for n in range(80)))
-        done.set()
-        await watching
-        figures = [await replica.figures() for replica in replicas]
-        shares = [Counter(found).most_common(1)[0][1] / len(found) for found in texts.values()]
-        refused = [figure["refused"] for figure in figures]
-        print(f"at one replica: {sum(shares) / len(shares):.3f}; {refused=}; {idle_ms=:.0f}")
-        assert [figure["most"] <= 4 for figure in figures] == [True] * 3
-        assert [figure["active"] for figure in figures] == [0] * 3
-
-
-async def test_keys_have_equal_shares_whatever_they_ask_for(
-    table: Table, start_replica: StartReplica, tmp_path: Any
-) -> None:
-    keys = {name: f"axk_{name}_{'s' * 40}" for name in ("flood", "quiet")}
-    for name, key in keys.items():
-        (tmp_path / name).write_text(json.dumps({"sha256": hashlib.sha256(key.encode()).hexdigest(), "shared": True}))
-    replica = start_replica("a", slots=1)
-    table.serve(replica.address)
-    order: list[str] = []
-    prompt = script(a={"deltas": 1, "delay": 0.02})
-    async with running(table, api_keys=tmp_path) as gateway:
-
-        async def one(name: str, n: int) -> None:
-            status, _ = await ask(gateway, prompt, {"authorization": f"Bearer {keys[name]}"}, seed=n)
-            assert status == 200
-            order.append(name)
-
-        await one("flood", 0)
-        await asyncio.sleep(0.1)
-        flood = [asyncio.create_task(one("flood", n)) for n in range(1, 30)]
-        await asyncio.sleep(0.05)
-        await asyncio.gather(*(one("quiet", n) for n in range(100, 105)))
-        served = order[:]
-        await asyncio.gather(*flood)
-    # While both wait they take turns.
-    assert served.count("flood") <= 12
 
 
 async def test_without_replicas_it_is_held_and_answered_when_one_comes(
@@ -220,8 +141,7 @@ async def test_a_request_that_replicas_die_with_is_refused(
 
 
 async def test_the_keys_own_limit(table: Table, start_replica: StartReplica, tmp_path: Any) -> None:
-    key = f"axk_a_{'s' * 40}"
-    (tmp_path / "a").write_text(json.dumps({"sha256": hashlib.sha256(key.encode()).hexdigest(), "mostAtOnce": 1}))
+    key = new_key(tmp_path, "a", concurrentRequests=1)
     table.serve(start_replica("a").address)
     async with running(table, api_keys=tmp_path) as gateway:
         headers = {"authorization": f"Bearer {key}"}
@@ -234,18 +154,6 @@ async def test_the_keys_own_limit(table: Table, start_replica: StartReplica, tmp
             assert (response.headers["retry-after"], response.headers["x-should-retry"]) == ("1", "false")
             assert (await response.json())["error"]["type"] == "rate_limit_error"
         assert (await slow)[0] == 200
-
-
-async def test_refusals_are_the_same_byte_for_byte(gateway: Running, table: Table) -> None:
-    table.serve()
-    headers = {"x-patience-ms": "5"}
-    bodies = set()
-    for n in range(100):
-        body = {"prompt": f"def f{n}", "suffix": str(n)}
-        async with gateway.session.post(f"{gateway.url}/v1/completions", json=body, headers=headers) as response:
-            assert response.status == 503
-            bodies.add(await response.read())
-    assert len(bodies) == 1
 
 
 async def test_infill(gateway: Running, table: Table, start_replica: StartReplica) -> None:
@@ -331,11 +239,12 @@ async def test_a_client_that_reads_nothing_holds_nobody_up(
     gateway: Running, table: Table, start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than all buffers between hold: the replica ends as fast as it can, and the connection is aborted."""
-    monkeypatch.setattr(connection, "STALL_SECONDS", 0.5)
+    # Longer than the replica takes for what the buffers do not hold: it ends before its client's connection does.
+    monkeypatch.setattr(connection, "STALL_SECONDS", 8)
     replica = start_replica("a" * 200)
     table.serve(replica.address)
     host, port = gateway.url.removeprefix("http://").split(":")
-    body = json.dumps({"prompt": script(all_={"deltas": 60_000}), "stream": True}).encode()
+    body = json.dumps({"prompt": script(all_={"deltas": 30_000}), "stream": True}).encode()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect((host, int(port)))

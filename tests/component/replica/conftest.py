@@ -17,6 +17,11 @@ from aixcoder_serving.replica.service import ReplicaService
 TINY = Path(__file__).parents[3] / "models" / "tiny"
 PREFIX = "class PriorityQueue(Queue):\n\n    def _qsize(self):\n"
 SUFFIX = "\n    def x():\n"
+LONG: dict[str, Any] = {
+    "prompt_token_ids": [1, 300, 301],
+    "sampling": {"max_tokens": 1900, "temperature": 2.0, "seed": 5, "ignore_eos": True},
+}
+"""At random, so that nothing is guessed ahead, and with no end of the model's own: longer than lingering."""
 
 Messages = list[Started | Delta | Finished | Failed]
 

@@ -8,15 +8,9 @@ import pytest
 
 from aixcoder_serving.protocol import Failed, Finished
 from aixcoder_serving.replica import drain as drains
-from tests.component.replica.conftest import ONE_LOOP, Replica, settings, start
+from tests.component.replica.conftest import LONG, ONE_LOOP, Replica, settings, start
 
 pytestmark = ONE_LOOP
-
-# At random, so that nothing is guessed ahead, and with no end of the model's own: longer than lingering.
-LONG = {
-    "prompt_token_ids": [1, 300, 301],
-    "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 5, "ignore_eos": True},
-}
 
 
 async def test_a_running_stream_and_a_late_request_end_well(replica: Replica) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from aixcoder_serving.protocol import Delta, Finished, LoadReport, Started
 from tests.component.replica.conftest import (
+    LONG,
     ONE_LOOP,
     PREFIX,
     SUFFIX,
@@ -24,11 +25,6 @@ from tests.component.replica.conftest import (
 )
 
 pytestmark = ONE_LOOP
-
-LONG: dict[str, Any] = {
-    "prompt_token_ids": [1, 300, 301],
-    "sampling": {"max_tokens": 1900, "temperature": 2.0, "seed": 5, "ignore_eos": True},
-}
 
 
 class Listening:

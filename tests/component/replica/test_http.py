@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from aixcoder_serving.protocol import Delta, Failed, Finished, Started
 from tests.component.replica.conftest import (
+    LONG,
     ONE_LOOP,
     PREFIX,
     SUFFIX,
@@ -26,11 +27,6 @@ from tests.component.replica.conftest import (
 )
 
 pytestmark = ONE_LOOP
-
-LONG = {
-    "prompt_token_ids": [1, 300, 301],
-    "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 5, "ignore_eos": True},
-}
 
 
 async def test_a_completion(shared: Replica) -> None:

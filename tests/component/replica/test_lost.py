@@ -11,14 +11,10 @@ import pytest
 from aixcoder_serving.protocol import STREAM_MESSAGE, Failed
 from aixcoder_serving.replica import drain as drains
 from tests.component.processes import engines, ranks, until_engine, until_gone
-from tests.component.replica.conftest import ONE_LOOP, Messages, settings, start
+from tests.component.replica.conftest import LONG, ONE_LOOP, Messages, settings, start
 
 pytestmark = ONE_LOOP
 
-LONG = {
-    "prompt_token_ids": [1, 300, 301],
-    "sampling": {"max_tokens": 2000, "temperature": 2.0, "seed": 5, "ignore_eos": True},
-}
 NOTICED_SECONDS = 2.0
 GUARD = 5 * NOTICED_SECONDS
 

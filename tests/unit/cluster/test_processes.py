@@ -26,3 +26,15 @@ def test_one_that_ends_before_the_signal_comes_is_no_error(monkeypatch: pytest.M
     assert processes.kill_marked(marker) == 1
     assert signalled == [signal.SIGKILL]
     assert processes.marked(marker) == []
+
+
+def test_what_is_stopped_goes_on_afterwards_or_may_be_killed_meanwhile() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        with processes.stopped(child.pid):
+            os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        os.waitid(os.P_PID, child.pid, os.WCONTINUED)
+        with processes.stopped(child.pid):
+            child.kill()
+            assert child.wait() == -signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        processes.stopped(child.pid).__enter__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from aixcoder_serving.gateway.dialects import Answer, Ask, Identity, Model, Prompt, Usage, Writer
 from aixcoder_serving.gateway.dialects.wire import compact, event, read
@@ -25,22 +25,30 @@ class _StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
+_TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+_Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+_Stop = Annotated[str, Field(min_length=1, max_length=256)]
+_IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": _TOKEN_ID_END}}
+_SEVERAL = {"type": "array", "minItems": 1, "maxItems": MOST_COMPLETIONS}
+_PROMPT = {"anyOf": [{"type": "string"}, _IDS, _SEVERAL | {"items": {"type": "string"}}, _SEVERAL | {"items": _IDS}]}
+
+
 class CompletionBody(BaseModel):
     """The fields of `POST /v1/completions` that mean something here.
 
     null is as good as absent; unknown fields are tolerated.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"required": ["prompt"]})
 
     model: Annotated[str, Field(max_length=1024)] | None = None
-    prompt: Any = None
+    prompt: Annotated[Any, WithJsonSchema(_PROMPT)] = None
     suffix: str | None = None
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | list[str] | None = None
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=16)] | None = None
     ignore_eos: bool | None = None  # vLLM's: for measuring
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
@@ -50,7 +58,7 @@ class CompletionBody(BaseModel):
     logprobs: Annotated[int, Field(ge=0, le=20, strict=True)] | Literal[False] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = None
+    logit_bias: Annotated[dict[_TokenId, _Bias], Field(max_length=1024)] | None = None
     user: Annotated[str, Field(max_length=1024)] | None = None
 
 
@@ -104,9 +112,9 @@ class OpenAI:
             seed=fields.seed,
             presence_penalty=fields.presence_penalty,
             frequency_penalty=fields.frequency_penalty,
-            logit_bias=_bias(fields.logit_bias or {}),
+            logit_bias=tuple((int(name), bias) for name, bias in (fields.logit_bias or {}).items()),
             logprobs=None if fields.logprobs is None or fields.logprobs is False else fields.logprobs,
-            stop=_stop(fields.stop),
+            stop=(fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ()),
             ignore_eos=fields.ignore_eos,
         )
 
@@ -247,17 +255,3 @@ def _prompts(prompt: Any) -> tuple[Prompt, ...]:
 def _is_ids(value: Any) -> bool:
     # type() and not isinstance(): true and false are ints to Python.
     return isinstance(value, list) and bool(value) and all(type(i) is int and 0 <= i < _TOKEN_ID_END for i in value)
-
-
-def _bias(bias: dict[str, float]) -> tuple[tuple[int, float], ...]:
-    ids = [int(name) if name.isascii() and name.isdecimal() else -1 for name in bias]
-    if len(bias) > 1024 or not all(0 <= token_id < _TOKEN_ID_END for token_id in ids):
-        raise invalid(f"`logit_bias` must be {_EXPECTED['logit_bias']}.", "logit_bias")
-    return tuple(zip(ids, bias.values(), strict=True))
-
-
-def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
-    strings = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if len(strings) > 16 or not all(1 <= len(string) <= 256 for string in strings):
-        raise invalid(f"`stop` must be {_EXPECTED['stop']}.", "stop")
-    return strings
