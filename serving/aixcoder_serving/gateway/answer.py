@@ -55,7 +55,7 @@ async def stream(flights: Sequence[Flight], ask: Ask, writer: Writer, exchange: 
                 if not exchange.begun:
                     account.first_byte()
                     await exchange.start(200, writer.stream_type, [*_UNBUFFERED, *account.headers])
-                data = writer.delta(index, piece) if piece.text or piece.logprobs else b""
+                data = writer.delta(index, piece) if piece.text or piece.logprobs or piece.prompt_logprobs else b""
                 if piece.finished is not None:
                     finishes[index] = piece.finished
                     data += writer.finish(index, piece.finished)

@@ -171,7 +171,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, bound: _TooMuch) -> None:
         if self.cycle is None or not self.cycle.response_started:
             content = bound.message.encode("ascii")
-            head = f"content-type: text/plain\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+            head = f"content-type: text/plain\r\ncontent-length: {len(content)}\r\nconnection: close\r\n"
+            # SDKs would retry by themselves and multiply the load.
+            head += "retry-after: 1\r\nx-should-retry: false\r\n\r\n" if bound.status in (408, 503) else "\r\n"
             self.transport.write(STATUS_LINE[bound.status] + head.encode("ascii") + content)
         self.transport.close()
 

@@ -60,6 +60,8 @@ class Wish:
     """When it began to wait: kept where a replica refuses it."""
     late: bool = False
     """Whether it was counted as one that waited too long."""
+    used: int = 0
+    """Tokens that it has used at the replica where it is, or was last."""
 
 
 @dataclass(eq=False, slots=True)
@@ -108,18 +110,17 @@ class Dispatcher:
             yield address
         finally:
             ledger.place_left()
-            queue.held(self._clock() - began)
+            if wish.used:
+                queue.held(self._clock() - began)
+            # It was charged an estimate; what was refused, lost or left early has used less.
+            queue.waiting.charge(wish.key, wish.used - wish.tokens)
+            wish.used = 0
             self._fleet.load(address).ended(wish.request.id)
             self.pump()
 
     def refused(self, wish: Wish, address: str) -> None:
-        """A replica had no room after all: what the request was charged for its place is given back."""
+        """A replica had no room after all."""
         self._fleet.load(address).refused(wish.request.id)
-        self._queue(wish.deployment).waiting.charge(wish.key, -wish.tokens)
-
-    def used(self, wish: Wish, tokens: int) -> None:
-        """A request turned out to be of so many tokens: its key's share is corrected."""
-        self._queue(wish.deployment).waiting.charge(wish.key, tokens - wish.tokens)
 
     def pump(self) -> None:
         """Give places, as long as there are any; to be called whenever something may have changed."""
@@ -151,6 +152,8 @@ class Dispatcher:
             self._admit(queue, ledger, wish)
         waiter = _Waiter(wish, asyncio.get_running_loop().create_future())
         deadline = wish.since + wish.patience
+        if now > deadline:  # it has been somewhere, and came back: a place that is free at once would hide its time-out
+            raise self._late(wish)
         entry = Waiting(wish.key, wish.editor, wish.tokens, deadline, wish.since, wish.size, waiter)
         queue.waiting.push(entry, wish.weight)
         ledger.waiting += 1
@@ -187,7 +190,13 @@ class Dispatcher:
         if not addresses:
             ledger.count("wakes")
         if len(queue.waiting) >= HELD_MOST or queue.waiting.bytes + wish.size > HELD_BYTES:
-            raise problems.overloaded(round(wish.patience))
+            largest = queue.waiting.newest_of_largest()
+            if largest is None or largest.key == wish.key:
+                raise problems.overloaded(round(wish.patience))
+            # No key fills the queue alone: the newest of the one that has the most there makes room.
+            queue.waiting.remove(largest)
+            if not largest.what.place.done():
+                largest.what.place.set_exception(problems.overloaded(round(largest.what.wish.patience)))
         slots = self._fleet.slots(addresses)
         if slots:
             seconds = queue.waiting.ahead_of(wish.key) * queue.hold_seconds / slots
@@ -208,7 +217,7 @@ class Dispatcher:
             return None
         usable = self._fleet.usable({address for addresses in units.values() for address in addresses})
         wanted = usable - wish.avoid or usable
-        for addresses in (wanted.intersection(units[unit]), wanted):
+        for addresses in (wanted.intersection(units[unit]), wanted, usable):
             candidates = self._fleet.candidates(sorted(addresses))
             if (address := placement.place(candidates, wish.affinity, wish.tokens)) is not None:
                 return address

@@ -53,8 +53,13 @@ def affinity(who: Editor | None, request: CompletionRequest) -> bytes:
 
 
 def continues(new: CompletionRequest, old: CompletionRequest) -> bool:
-    """Whether `new` is what became of `old` by typing on or deleting: same file and suffix, and nearly its prefix."""
+    """Whether `new` is what became of `old` by typing on or deleting: same file and suffix, and nearly its prefix.
+
+    The same prefix is no typing: it is another sample, or another try.
+    """
     if new.prefix is None or old.prefix is None or (new.path, new.suffix) != (old.path, old.suffix):
+        return False
+    if new.prefix == old.prefix:
         return False
     if new.prefix.startswith(old.prefix):
         return True

@@ -116,6 +116,14 @@ class FairQueue(Generic[T]):
         flow = self._flows.get(key)
         return list(flow.editors.get(who, ())) if flow is not None else []
 
+    def newest_of_largest(self) -> Waiting[T] | None:
+        """The request that came last of the key with the most that wait; None where nobody waits."""
+        waiting = [flow for flow in self._flows.values() if flow.editors]
+        if not waiting:
+            return None
+        largest = max(waiting, key=lambda flow: sum(len(entries) for entries in flow.editors.values()))
+        return max((entries[-1] for entries in largest.editors.values()), key=lambda entry: entry.since)
+
     def ahead_of(self, key: str) -> int:
         """Requests that would be served before a new one of this key, with all weights equal."""
         flow = self._flows.get(key)

@@ -62,7 +62,7 @@ class Fleet:
             if replica.following is not None and replica.uid != uid:
                 replica.following.cancel()  # another deployment's pod has that address now
                 replica.following = None
-            if replica.following is None:
+            if replica.following is None or replica.following.done():
                 replica.uid = uid
                 replica.following = asyncio.create_task(self._follow(address, replica))
         for address in [a for a, r in self._replicas.items() if a not in addresses and not r.attempts]:
@@ -141,7 +141,7 @@ class Fleet:
                 replica.load.unheard()
                 replica.deaths += 1
                 for timeout in replica.attempts:
-                    if timeout.when() is not None:
+                    if timeout.when() is not None and not timeout.expired():
                         timeout.reschedule(self._clock())
                 self._changed()
             await asyncio.sleep(back_off)

@@ -31,6 +31,8 @@ _FIRST_DELTA_SECONDS = 10.0
 _FIRST_DELTA_SECONDS_A_TOKEN = 0.02
 """For the first token of a prompt: a processor computes some 50 of its tokens a second at worst."""
 _NEXT_DELTA_SECONDS = 30.0
+_END_SECONDS = 1.0
+"""From the last message to the end of the answer."""
 _PAUSE_SECONDS = 0.02
 """Before a request is offered again that could not be delivered, and longer each time: its own patience ends it."""
 
@@ -100,7 +102,8 @@ class Flight:
             self._ledger.count("shed" if problem.retry_after is not None else "failed")
             self.transcript.fail(problem)
         except asyncio.CancelledError:
-            self._ledger.count(f"cancelled_{self.phase}")
+            if not self.transcript.over:
+                self._ledger.count(f"cancelled_{self.phase}")
             raise
         except Exception:
             logger.exception("request %s", self._wish.request.id)
@@ -127,6 +130,7 @@ class Flight:
                     failures += space.fleet.load(address).report is None
                 except NotTaken as error:
                     failures += 1
+                    self._wish.avoid.add(address)
                     space.fleet.ejections.failed(address, self._clock())
                     self._again(address, error)
                 except (Lost, Silent) as error:
@@ -137,7 +141,6 @@ class Flight:
                     logger.error("request %s: %s", self._wish.request.id, error)
                     raise problems.replica_failed() from error
                 else:
-                    self._ledger.count("completed")
                     return
                 self.phase = "waiting"
 
@@ -157,6 +160,8 @@ class Flight:
                     async for message in messages:
                         self._take(address, message, patience)
             except TimeoutError as error:
+                if self.transcript.over:
+                    return
                 if dead():
                     raise Lost(f"{address} died") from error
                 raise Silent(f"{address} said nothing for too long") from error
@@ -166,21 +171,21 @@ class Flight:
         match message:
             case Started():
                 wish = self._wish
-                self._prompt_tokens = message.prompt_tokens
+                self._prompt_tokens = self._wish.used = message.prompt_tokens
                 if wish.text_bytes and not message.truncated:
                     self._airspace.estimate.correct(wish.text_bytes, wish.request.language, message.prompt_tokens)
                 tokens = message.prompt_tokens + wish.request.sampling.max_tokens
                 self._airspace.fleet.load(address).accepted(wish.request.id, message.report, tokens)
-                patience.reschedule(now + self._first_delta_seconds(message.prompt_tokens))
+                _extend(patience, now, self._first_delta_seconds(message.prompt_tokens))
             case Delta():
                 self.phase = "decode"
                 self._ledger.count("tokens_decoded", len(message.token_ids))
-                patience.reschedule(now + _NEXT_DELTA_SECONDS)
+                self._wish.used += len(message.token_ids)
+                _extend(patience, now, _NEXT_DELTA_SECONDS)
             case Finished():
-                patience.reschedule(None)
+                _extend(patience, now, _END_SECONDS)
                 self._ledger.count("tokens_prefilled", message.prompt_tokens - message.cached_tokens)
-                used = message.prompt_tokens + message.completion_tokens
-                self._airspace.dispatcher.used(self._wish, used)
+                self._ledger.count("completed")
         self.transcript.add(message)
 
     def _request(self) -> CompletionRequest:
@@ -219,6 +224,13 @@ class Flight:
 
     def _first_delta_seconds(self, tokens: int) -> float:
         return _FIRST_DELTA_SECONDS + tokens * _FIRST_DELTA_SECONDS_A_TOKEN
+
+
+def _extend(patience: asyncio.Timeout, now: float, seconds: float) -> None:
+    """Wait for so long from now on; not where it is over, as by the notice that the replica has died."""
+    when = patience.when()
+    if not patience.expired() and when is not None and when > now:
+        patience.reschedule(now + seconds)
 
 
 def _continuable(request: CompletionRequest) -> bool:

@@ -17,9 +17,6 @@ from aixcoder_serving.gateway.flight import Airspace, Flight
 from aixcoder_serving.gateway.ledger import DeploymentLedger
 from aixcoder_serving.protocol import CompletionRequest
 
-GREEDY = 0.02
-"""Up to this temperature a completion is as good as greedy: Continue sends 0.01."""
-
 
 @dataclass(eq=False, slots=True)
 class _Shared:
@@ -28,18 +25,24 @@ class _Shared:
     readers: int = 0
 
 
-def identity(key: str, deployment_uid: str, traffic_version: int, request: CompletionRequest) -> bytes:
-    """A digest of what is asked, by whom, and of which revision; the same for requests with one answer."""
+def identity(wish: Wish) -> bytes:
+    """A digest of what is asked, by whom, and of which revision; the same for requests with one answer.
+
+    Each editor has flights of its own: one that types on supersedes what it asked before, and nobody else's.
+    """
+    request, deployment, who = wish.request, wish.deployment, wish.editor
     normalised = request.model_dump_json(exclude={"id", "draft_token_ids"}, exclude_defaults=True)
     digest = hashlib.blake2b(digest_size=16)
-    for part in (key, deployment_uid, str(traffic_version), normalised):
+    editor = "" if who is None else f"{who.key}\0{who.name}"
+    traffic = str(deployment.status.traffic.version)
+    for part in (wish.key, editor, deployment.metadata.uid, traffic, normalised):
         digest.update(part.encode(errors="surrogatepass") + b"\0")
     return digest.digest()
 
 
 def repeatable(request: CompletionRequest) -> bool:
     """Whether the same request has the same answer."""
-    return request.sampling.temperature <= GREEDY or request.sampling.seed is not None
+    return request.sampling.temperature == 0.0 or request.sampling.seed is not None
 
 
 class Flights:
@@ -48,12 +51,12 @@ class Flights:
     def __init__(self, airspace: Airspace) -> None:
         self._airspace = airspace
         self._shared: dict[bytes, _Shared] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def aboard(self, wish: Wish, ledger: DeploymentLedger) -> AsyncIterator[Flight]:
         """The flight of a request while the block runs: one that is under way already, or a new one."""
-        traffic = wish.deployment.status.traffic.version
-        name = identity(wish.key, wish.deployment.metadata.uid, traffic, wish.request)
+        name = identity(wish)
         shared = self._shared.get(name) if repeatable(wish.request) else None
         if shared is None:
             flight = Flight(self._airspace, wish, ledger, name)
@@ -68,8 +71,16 @@ class Flights:
             shared.readers -= 1
             if not shared.readers:
                 self._forget(name, shared)
-                shared.task.cancel()
-                await asyncio.wait([shared.task])
+                await self._land(shared)
+
+    async def _land(self, shared: _Shared) -> None:
+        """End a flight that nobody reads. One that has all of its answer ends by itself, and keeps its connection."""
+        if shared.flight.transcript.over:
+            self._ending.add(shared.task)
+            shared.task.add_done_callback(self._ending.discard)
+        else:
+            shared.task.cancel()
+            await asyncio.wait([shared.task])
 
     def _forget(self, name: bytes, shared: _Shared) -> None:
         if self._shared.get(name) is shared:

@@ -26,6 +26,10 @@ from aixcoder_serving.protocol import CompletionRequest, DeploymentView
 logger = logging.getLogger(__name__)
 
 SESSION_HEADER = "x-editor-session"
+LONGEST_MODEL = 32768
+"""Tokens that the model takes, where the deployment does not say."""
+MOST_TO_WRITE = 16 * 2**20
+"""Characters of all completions' prompts together, each written out once for its replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ async def _answer(
         await answer.empty(ask, writer, exchange, account)
         account.outcome = "completed"
         return
+    longest = deployment.spec.engine.max_model_length or LONGEST_MODEL
+    _bounded(ask, longest)
     who = editor(key.id or None, key.shared, exchange.headers.get(SESSION_HEADER), ask.user)
     ledger = gateway.ledger.of(deployment.metadata.namespace, deployment.metadata.name)
     wishes = []
@@ -106,8 +112,8 @@ async def _answer(
                 weight=key.weight,
                 editor=who,
                 affinity=affinity(who, request),
-                tokens=_tokens(gateway, request, text_bytes),
-                size=size,
+                tokens=_tokens(gateway, request, text_bytes, longest),
+                size=size // max(len(ask.prompts), 1),
                 text_bytes=text_bytes,
                 patience=patience(exchange.headers, dialect.patience_seconds),
             )
@@ -152,13 +158,28 @@ def cache_salt(key: Key) -> str:
     return f"team {key.team}" if key.team is not None else f"key {key.id}"
 
 
+def _bounded(ask: Ask, longest: int) -> None:
+    """Refuse what no replica could run, and what would hold the gateway up for others while it is written out.
+
+    Raises:
+        Problem: a prompt of token ids is longer than the model takes, or all prompts together are too much.
+
+    """
+    if any(isinstance(prompt, tuple) and len(prompt) > longest for prompt in ask.prompts):
+        raise problems.invalid(f"`prompt` has more token ids than the model takes, which is {longest}.", "prompt")
+    shared = len(ask.suffix or "") + sum(len(file.text) for file in ask.context)
+    once = sum(shared + (len(prompt) if isinstance(prompt, str) else 8 * len(prompt)) for prompt in ask.prompts)
+    if once * ask.samples > MOST_TO_WRITE:
+        raise problems.invalid("These are too many completions of so much text; ask for fewer, or send less.", "n")
+
+
 def _text_bytes(request: CompletionRequest) -> int:
     texts = [request.prefix or "", request.suffix or "", *(file.text for file in request.context)]
     return sum(len(text.encode(errors="surrogatepass")) for text in texts)
 
 
-def _tokens(gateway: Gateway, request: CompletionRequest, text_bytes: int) -> int:
-    """What a request can come to."""
+def _tokens(gateway: Gateway, request: CompletionRequest, text_bytes: int, longest: int) -> int:
+    """What a request can come to: no more than the model takes, whatever a client says."""
     ids = request.prompt_token_ids
     prompt = gateway.airspace.estimate.tokens(text_bytes, request.language) if ids is None else len(ids)
-    return prompt + request.sampling.max_tokens
+    return min(prompt + request.sampling.max_tokens, longest)

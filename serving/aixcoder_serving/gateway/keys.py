@@ -36,7 +36,7 @@ class Key(BaseModel):
 
     id: str = ""
     sha256: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
-    team: Annotated[str, Field(max_length=256)] | None = None
+    team: Annotated[str, Field(max_length=240)] | None = None
     shared: bool = False
     weight: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
     models: tuple[Annotated[str, Field(max_length=256)], ...] | None = None

@@ -31,6 +31,7 @@ class DeploymentLedger:
 
     def count(self, counter: str, amount: float = 1.0) -> None:
         """Add to a counter, now."""
+        self._spend()  # before a newer bin is opened
         self._add(int(self._clock()), counter, amount)
 
     @property

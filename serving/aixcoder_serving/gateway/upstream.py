@@ -138,11 +138,15 @@ class Upstream:
         used = SimpleNamespace(reused=False)
         try:
             return await _send(self._pooled, url, body, headers, used)
-        except Lost:
+        except Lost as lost:
             # A pooled connection that the replica had closed meanwhile says nothing about the replica.
             if not used.reused:
                 raise
-        return await _send(self._fresh, url, body, headers, used)
+            before = lost
+        try:
+            return await _send(self._fresh, url, body, headers, used)
+        except NotTaken:
+            raise before from None  # the process has died since, with what may have been this very request
 
 
 def _session(

@@ -10,6 +10,8 @@ from aixcoder_serving.replica.service import ReplicaService
 
 SHORTEST_SECONDS = 0.02
 LONGEST_SECONDS = 1.0
+BUSY_SECONDS = 0.25
+"""While something runs: an engine that stands still is noticed by a look at it."""
 
 
 class LoadReporter:
@@ -50,7 +52,8 @@ class LoadReporter:
             self._news = asyncio.Event()
             await asyncio.sleep(SHORTEST_SECONDS)
             try:
-                async with asyncio.timeout(LONGEST_SECONDS - SHORTEST_SECONDS):
+                longest = BUSY_SECONDS if self._service.in_flight else LONGEST_SECONDS
+                async with asyncio.timeout(longest - SHORTEST_SECONDS):
                     await self._service.changed.wait()
             except TimeoutError:
                 pass

@@ -280,3 +280,17 @@ async def test_who_asks_with_a_session_of_its_own(gateway: Running, table: Table
             async with session.post(f"{gateway.url}/v1/completions", json={"prompt": prompt, "seed": n}) as response:
                 names.add((await response.json())["choices"][0]["text"][0])
     assert len(names) == 1
+
+
+async def test_too_much_to_write_out_is_refused_at_once(gateway: Running, table: Table) -> None:
+    """It would hold the gateway up for everybody else: two million ids, 64 times."""
+    table.serve()
+    for body in (
+        {"prompt": [1] * 40_000},
+        {"prompt": [1] * 32_000, "n": 128, "temperature": 0.8},
+        {"prompt": "x" * 1_000_000, "n": 64, "temperature": 0.8},
+    ):
+        began = time.monotonic()
+        async with gateway.session.post(f"{gateway.url}/v1/completions", json=body) as response:
+            assert response.status == 400, body["prompt"][:10]
+        print(f"refused after {(time.monotonic() - began) * 1000:.0f} ms")

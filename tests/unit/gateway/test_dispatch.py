@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from aixcoder_serving.gateway import dispatch
 from aixcoder_serving.gateway.dispatch import Dispatcher, Superseded, Wish
 from aixcoder_serving.gateway.editor import Editor, affinity
 from aixcoder_serving.gateway.fleet import Fleet
@@ -324,3 +325,78 @@ async def test_a_revision_without_room_leaves_its_share_to_the_other() -> None:
         await desk.settle()
         assert set(desk.placed.values()) == {TWO}
         assert len(desk.placed) == 6
+
+
+async def test_who_comes_back_after_its_patience_waits_no_more() -> None:
+    """Also where a place is free at once: it would go round for ever between replicas that refuse connections."""
+    async with opened() as desk:
+        desk.reports.tell(ONE, 4)
+        request = CompletionRequest(id="r", prefix="x", suffix="s", sampling=Sampling(max_tokens=50))
+        wish = Wish(DEPLOYMENT, request, "k", 1.0, None, b"", 100, 10, 0, 0.02)
+        async with desk.dispatcher.place(wish):
+            await asyncio.sleep(0.03)
+        with pytest.raises(Problem) as caught:
+            async with desk.dispatcher.place(wish):
+                pass
+        assert caught.value.code == "overloaded"
+        assert desk.ledger.of("ns", "d").waiting == 0
+
+
+async def test_no_key_fills_the_queue_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "HELD_MOST", 3)
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        greedy = [desk.ask(f"r{n}", key="greedy") for n in range(4)]
+        await desk.settle()
+        with pytest.raises(Problem):
+            await greedy[3]
+        other = desk.ask("o", key="other")
+        await desk.settle()
+        assert not other.done()
+        with pytest.raises(Problem) as caught:
+            await greedy[2]  # the newest of the largest makes room
+        assert (caught.value.code, caught.value.status) == ("overloaded", 503)
+        assert [task.done() for task in greedy] == [False, False, True, True]
+
+
+async def test_what_a_request_should_avoid_is_used_where_all_others_are_full() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 4)
+        desk.reports.tell(TWO, 0)
+        request = CompletionRequest(id="r", prefix="x", suffix="s", sampling=Sampling(max_tokens=50))
+        wish = Wish(DEPLOYMENT, request, "k", 1.0, None, b"", 100, 10, 0, 5.0, avoid={ONE})
+        async with asyncio.timeout(1), desk.dispatcher.place(wish) as address:
+            assert address == ONE
+
+
+async def test_a_key_pays_for_what_it_used() -> None:
+    """Who cancels after ten tokens of a hundred is behind by ten."""
+    async with opened() as desk:
+        desk.reports.tell(ONE, 1)
+        desk.reports.tell(TWO, 0)
+        request = CompletionRequest(id="r", prefix="x", suffix="s", sampling=Sampling(max_tokens=50))
+        for key, used in (("a much", 60), ("b little", 10)):
+            wish = Wish(DEPLOYMENT, request, key, 1.0, None, b"", 100, 10, 0, 5.0)
+            async with desk.dispatcher.place(wish):
+                wish.used = used
+        desk.reports.tell(ONE, 0)
+        desk.ask("much", key="a much")
+        desk.ask("little", key="b little")
+        await desk.settle()
+        desk.reports.tell(ONE, 1)
+        await desk.settle()
+        assert list(desk.placed) == ["little"]
+
+
+async def test_a_replica_whose_follower_has_ended_is_followed_again() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 1)
+        following = desk.fleet._replica(ONE).following
+        assert following is not None
+        following.cancel()
+        await desk.settle()
+        desk.fleet.keep({ONE: "uid", TWO: "uid"})
+        again = desk.fleet._replica(ONE).following
+        assert again is not None
+        assert again is not following

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from aixcoder_serving.gateway import flight as flight_module
 from aixcoder_serving.gateway.dispatch import Dispatcher, Wish
 from aixcoder_serving.gateway.editor import Editor
 from aixcoder_serving.gateway.estimate import TokenEstimate
@@ -296,3 +297,40 @@ async def test_what_was_used_is_counted() -> None:
     async with sky(WHOLE) as up:
         await up.whole(up.wish())
         assert (up.counters.tokens_prefilled, up.counters.tokens_decoded) == (4, 3)
+
+
+async def test_who_leaves_with_the_whole_answer_has_not_cancelled() -> None:
+    """The replica's connection is not at its end yet: the flight ends by itself."""
+    async with sky([STARTED, *TEXT, FINISHED, 0.05]) as up:
+        assert await up.whole(up.wish()) == "abc"
+        assert up.counters.completed == 1
+        await asyncio.sleep(0.1)
+        assert (up.counters.cancelled_decode, up.replicas.cancelled) == (0, 0)
+
+
+async def test_an_answer_whose_end_never_comes_is_complete_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flight_module, "_END_SECONDS", 0.02)
+    async with sky([STARTED, *TEXT, FINISHED, 5.0]) as up:
+        assert await up.whole(up.wish()) == "abc"
+        await asyncio.sleep(0.1)
+        assert (up.counters.completed, len(up.replicas.asked)) == (1, 1)
+        assert up.replicas.cancelled == 1, "the connection is cut"
+
+
+async def test_two_editors_that_ask_the_same_have_a_flight_each() -> None:
+    async with sky([STARTED, 0.02, *TEXT, FINISHED], [STARTED, 0.02, *TEXT, FINISHED]) as up:
+        wishes = [up.wish(f"r{n}") for n in range(2)]
+        for n, wish in enumerate(wishes):
+            wish.editor = Editor("k", f"editor {n}")
+        assert await asyncio.gather(*(up.whole(wish) for wish in wishes)) == ["abc"] * 2
+        assert len(up.replicas.asked) == 2
+
+
+async def test_a_death_notice_is_not_put_off_by_a_message_of_the_same_moment() -> None:
+    async with asyncio.timeout(5.0) as patience:
+        now = asyncio.get_running_loop().time()
+        patience.reschedule(now)
+        flight_module._extend(patience, now, 30.0)
+        assert patience.when() == now
+        patience.reschedule(None)
+        await asyncio.sleep(0)

@@ -125,3 +125,15 @@ def busy(count: Callable[[str], None], clock: Clock) -> None:
         clock.now += 1
         for counter in ("arrivals", "completed", "cancelled_prefill"):
             count(counter)
+
+
+def test_what_is_counted_meanwhile_does_not_move_the_time_that_a_place_took() -> None:
+    clock = Clock(1000.0)
+    ledger = Ledger("uid", clock)
+    mine = ledger.of("ns", "a")
+    mine.place_taken()
+    for second in range(1, 4):
+        clock.now = 1000.0 + second
+        mine.count("arrivals")
+    mine.place_left()
+    assert counts(only(ledger), "slot_ms") == {1000: 1000.0, 1001: 1000.0, 1002: 1000.0}

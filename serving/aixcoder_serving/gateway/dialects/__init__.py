@@ -10,6 +10,9 @@ from aixcoder_serving.gateway.problems import Problem
 from aixcoder_serving.gateway.transcript import Piece
 from aixcoder_serving.protocol import CompletionDefaults, CompletionRequest, ContextFile, Finished, Sampling
 
+GREEDY = 0.02
+"""Up to this temperature a completion is as good as greedy: Continue sends 0.01."""
+
 Prompt = str | tuple[int, ...]
 """A text, or token ids that are run as they are."""
 
@@ -77,11 +80,13 @@ _SAMPLING = (
 def to_requests(ask: Ask, defaults: CompletionDefaults, request_id: str, cache_salt: str) -> list[CompletionRequest]:
     """The messages to replicas, all samples of a prompt together: what the client said, else the deployment's default.
 
-    Samples of one prompt have seeds that follow each other, where the client gave one.
+    Samples of one prompt have seeds that follow each other, where the client gave one. A temperature that is as good as
+    greedy is made greedy: such an answer is the same every time, and another replica can go on with it.
     """
     said = {name: value for name in _SAMPLING if (value := getattr(ask, name)) is not None}
     said["max_tokens"] = ask.max_tokens if ask.max_tokens is not None else defaults.max_tokens
-    said["temperature"] = ask.temperature if ask.temperature is not None else defaults.temperature
+    temperature = ask.temperature if ask.temperature is not None else defaults.temperature
+    said["temperature"] = 0.0 if temperature is not None and temperature <= GREEDY else temperature
     if ask.echo and ask.logprobs is not None:
         said["prompt_logprobs"] = ask.logprobs
     if ask.best_of > ask.n and ask.logprobs is None:
