@@ -24,6 +24,7 @@ _OUTCOMES = {
     "over_limit": "limit",
     "replica_lost": "upstream_error",
     "replica_failed": "upstream_error",
+    "replica_silent": "upstream_error",
 }
 """What a problem's code is to those who count; another one stands for itself."""
 

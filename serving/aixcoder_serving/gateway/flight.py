@@ -207,11 +207,11 @@ class Flight:
         if isinstance(error, Lost):
             space.poison.death(self._identity, self._clock())
         if self._lost or not space.budget.spend():
-            raise problems.replica_lost() from error
+            raise _lost(error) from error
         self._lost = True
         if not _continuable(self._wish.request):
             if self.transcript.seen:
-                raise problems.replica_lost() from error
+                raise _lost(error) from error
             self.transcript.restart()
         self._wish.avoid.add(address)
         self._wish.since = self._clock()  # its client's patience begins anew: it has waited for nothing yet
@@ -224,6 +224,10 @@ class Flight:
 
     def _first_delta_seconds(self, tokens: int) -> float:
         return _FIRST_DELTA_SECONDS + tokens * _FIRST_DELTA_SECONDS_A_TOKEN
+
+
+def _lost(error: Lost | Silent) -> Problem:
+    return problems.replica_silent() if isinstance(error, Silent) else problems.replica_lost()
 
 
 def _extend(patience: asyncio.Timeout, now: float, seconds: float) -> None:
