@@ -215,9 +215,12 @@ class Dispatcher:
         unit = placement.revision(weights, wish.affinity)
         if unit is None:
             return None
-        usable = self._fleet.usable({address for addresses in units.values() for address in addresses})
-        wanted = usable - wish.avoid or usable
-        for addresses in (wanted.intersection(units[unit]), wanted, usable):
+        there = {address for addresses in units.values() for address in addresses}
+        usable = self._fleet.usable(there)
+        wanted = usable - wish.avoid
+        # One that has not told its load yet is better than one that this request was lost at.
+        untold = there - wish.avoid if wish.avoid else set()
+        for addresses in (wanted.intersection(units[unit]), wanted, untold, usable):
             candidates = self._fleet.candidates(sorted(addresses))
             if (address := placement.place(candidates, wish.affinity, wish.tokens)) is not None:
                 return address

@@ -138,15 +138,11 @@ class Upstream:
         used = SimpleNamespace(reused=False)
         try:
             return await _send(self._pooled, url, body, headers, used)
-        except Lost as lost:
+        except Lost:
             # A pooled connection that the replica had closed meanwhile says nothing about the replica.
             if not used.reused:
                 raise
-            before = lost
-        try:
-            return await _send(self._fresh, url, body, headers, used)
-        except NotTaken:
-            raise before from None  # the process has died since, with what may have been this very request
+        return await _send(self._fresh, url, body, headers, used)
 
 
 def _session(

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.component.gateway.conftest import Replica, Running, StartReplica, Table, eventually, running, script
+from tests.component.gateway.conftest import Replica, Running, StartReplica, Table, eventually, heard, running, script
 
 SLOW = script(all_={"deltas": 200, "delay": 0.05})
 
@@ -106,6 +106,7 @@ async def test_replica_gone_before_the_first_byte_is_replaced(
 ) -> None:
     bad, good = start_replica("bad"), start_replica("good")
     table.prefer(bad.address, good.address)
+    await heard(gateway, 2)
     client = await gateway.client()
     for what in ({"cut_after": 0}, {"refuse": 503}, {"refuse": 429}, {"fail_after": (0, 503)}, {"die_after": 0}, {}):
         # The last finds the process gone, and knows it by its silence.
@@ -121,6 +122,7 @@ async def test_another_replica_goes_on_with_a_greedy_answer(
 ) -> None:
     bad, good = start_replica("bad"), start_replica("good")
     table.prefer(bad.address, good.address)
+    await heard(gateway, 2)
     client = await gateway.client()
     assert await completed(client, script(bad={"die_after": 2}), stream=False) == "bad0 bad1 good2 "
     assert (await good.seen())[0]["body"]["generated_token_ids"] == [0, 1]
@@ -131,6 +133,7 @@ async def test_whole_answer_begins_anew_on_another_replica(
 ) -> None:
     bad, good = start_replica("bad"), start_replica("good")
     table.prefer(bad.address, good.address)
+    await heard(gateway, 2)
     client = await gateway.client()
     prompt = script(bad={"die_after": 2})
     answer = await client.completions.create(model="any", prompt=prompt, temperature=0.7)
@@ -143,6 +146,7 @@ async def test_stream_that_is_cut_ends_in_an_error(
 ) -> None:
     bad, good = start_replica("bad"), start_replica("good")
     table.prefer(bad.address, good.address)
+    await heard(gateway, 2)
     client = await gateway.client()
     prompt = script(bad={"delay": 0.05, **what})  # what its client has not read yet would begin anew, at the good one
     stream = await client.completions.create(model="any", prompt=prompt, stream=True, temperature=0.7)

@@ -400,3 +400,12 @@ async def test_a_replica_whose_follower_has_ended_is_followed_again() -> None:
         again = desk.fleet._replica(ONE).following
         assert again is not None
         assert again is not following
+
+
+async def test_a_replica_that_tells_nothing_yet_is_better_than_the_one_a_request_was_lost_at() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 4)
+        request = CompletionRequest(id="r", prefix="x", suffix="s", sampling=Sampling(max_tokens=50))
+        wish = Wish(DEPLOYMENT, request, "k", 1.0, None, b"", 100, 10, 0, 5.0, avoid={ONE})
+        async with asyncio.timeout(1), desk.dispatcher.place(wish) as address:
+            assert address == TWO
