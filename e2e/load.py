@@ -161,7 +161,8 @@ class Load:
             self.tally.unary += 1
         now = time.monotonic()
         self.tally.longest_s = max(self.tally.longest_s, round(now - start, 2))
-        self.tally.longest_gap_s = max(self.tally.longest_gap_s, round(now - self._last, 2))
+        if not self._stop.is_set():  # at the end only long ones are left, and each takes its time
+            self.tally.longest_gap_s = max(self.tally.longest_gap_s, round(now - self._last, 2))
         self._last = now
 
     def _same(self, body: dict[str, Any], answer: str) -> bool:

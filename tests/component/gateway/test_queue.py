@@ -292,5 +292,5 @@ async def test_too_much_to_write_out_is_refused_at_once(gateway: Running, table:
     ):
         began = time.monotonic()
         async with gateway.session.post(f"{gateway.url}/v1/completions", json=body) as response:
-            assert response.status == 400, body["prompt"][:10]
+            assert response.status == 400, sorted(body)
         print(f"refused after {(time.monotonic() - began) * 1000:.0f} ms")
