@@ -19,13 +19,12 @@ import argparse
 import asyncio
 import json
 import resource
-import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from statistics import median, quantiles
 
+from benchmarks import program
 from benchmarks.contest import end_on_sigterm, progress, tell
 from benchmarks.gateway.client import hold, latencies, throughput
 from benchmarks.gateway.routers import ROUTERS, Router, Started, started
@@ -33,22 +32,6 @@ from benchmarks.peer import PeerFailed
 
 WARM_UP, COUNT = 200, 2000
 BUSY, STREAMS, DELTAS = 32, 16, 200
-
-
-@contextmanager
-def mock() -> Iterator[int]:
-    """The mock replica's port."""
-    command = [sys.executable, "-m", "benchmarks.gateway.mock", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        if process.stdout is None:
-            raise RuntimeError("the mock has no standard output")
-        yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def mode(port: int, deltas: int, seconds: float) -> None:
@@ -126,10 +109,10 @@ def main() -> int:
         parser.error(f"--routers {unknown[0]} is none of {', '.join(names)}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a held stream takes two of a router's, and one of ours
-    with mock() as replica:
+    with program.started("benchmarks.gateway.mock", "0") as (_, port):
         for router in ROUTERS:
             if router.name in chosen:
-                compare(router, replica, arguments)
+                compare(router, int(port), arguments)
     return 0
 
 

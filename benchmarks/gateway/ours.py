@@ -1,4 +1,7 @@
-"""Our gateway before replicas of this machine: `python -m benchmarks.gateway.ours PORT REPLICA_PORT…`."""
+"""Our gateway before replicas of this machine: `python -m benchmarks.gateway.ours PORT REPLICA_PORT…` prints its port.
+
+Port 0 is any free one. The tests of its memory run it too.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ async def serve(port: int, replicas: Sequence[int]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings = GatewaySettings(host="127.0.0.1", port=port, internal_port=None, drain_seconds=0.0, grace_seconds=1.0)
-    await run(settings, routes(replicas), stop)
+    await run(settings, routes(replicas), stop, started=lambda public, _: print(public, flush=True))
 
 
 if __name__ == "__main__":

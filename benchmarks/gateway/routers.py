@@ -15,36 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.gateway import envoy
 from benchmarks.peer import PeerFailed, installed
 
 START_SECONDS = 60.0
-
-ENVOY = """
-static_resources:
-  listeners:
-  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: bench
-          route_config:
-            virtual_hosts:
-            - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: mock, timeout: 0s}}}}]}}
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-  clusters:
-  - name: mock
-    connect_timeout: 1s
-    circuit_breakers: {{thresholds: [{{max_connections: 10000, max_pending_requests: 10000, max_requests: 10000}}]}}
-    load_assignment:
-      cluster_name: mock
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {mock}}}}}}}
-"""
 
 LITELLM = {
     "model_list": [
@@ -85,11 +59,8 @@ class Router:
                 (folder / "litellm.yaml").write_text(json.dumps(LITELLM).replace("{mock}", str(mock)))
                 return [str(programs / "litellm"), "--config", str(folder / "litellm.yaml"), "--port", str(port)]
             case _:
-                (folder / "envoy.yaml").write_text(ENVOY.format(port=port, mock=mock))
-                return [
-                    str(programs / "envoy"),
-                    *("--config-path", str(folder / "envoy.yaml"), "--concurrency", "1", "--log-level", "error"),
-                ]
+                (folder / "envoy.yaml").write_text(envoy.CONFIGURATION.format(port=port, gateway=mock))
+                return envoy.command(folder / "envoy.yaml")
 
 
 ROUTERS = (

@@ -53,7 +53,8 @@ def outcome(status: int, body: str, where: str) -> str:
         message = body[:500]
     raise CannotCreateError(
         f"The API server refused the Secret {where} with {status}: {message}. Allow the hook's service account to "
-        "create it, or create it with at least 32 random bytes and name it in the chart's values."
+        "create it, or create it with at least 32 random bytes and name it in operatorKey.existingSecret or "
+        "dataKey.existingSecret."
     )
 
 

@@ -9,6 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
+from aixcoder_serving import protocol
+
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 
 
@@ -96,9 +98,6 @@ def _sentence(error: dict[str, Any]) -> str:
 def read_key(path: Path, what: str = "the operator's key") -> bytes:
     """A key from which tokens are derived: the file's bytes as they are, at least 32. Raises SettingsError."""
     try:
-        key = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{path}: {what} is unreadable ({error.strerror}): mount its Secret") from error
-    if len(key) < 32:
-        raise SettingsError(f"{path}: {what} has {len(key)} bytes, not 32 or more: make a longer one")
-    return key
+        return protocol.read_key(path, what)
+    except protocol.UnusableKey as error:
+        raise SettingsError(str(error)) from error

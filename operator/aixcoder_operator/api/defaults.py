@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from aixcoder_operator.api.deployment import DeploymentSpec
 from aixcoder_operator.api.engine import Device, Dtype, TensorParallelSize
 from aixcoder_operator.api.model import Variant
+from aixcoder_serving.protocol import DEFAULT_MODEL_LENGTH
 
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 
@@ -56,7 +57,7 @@ def effective(spec: DeploymentSpec) -> Effective:
         device=device,
         dtype=dtype,
         tensor_parallel_size=ranks,
-        max_model_length=engine.max_model_length or 32768,
+        max_model_length=engine.max_model_length or DEFAULT_MODEL_LENGTH,
         max_concurrent_sequences=engine.max_concurrent_sequences or 64,
         replicas=1 if spec.replicas is None else spec.replicas,
         worker_cpu=resources.cpu or default_worker_cpu(ranks),

@@ -5,14 +5,9 @@ It is derived, so the operator needs no right to read Secrets, and it is the sam
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-
-_PURPOSE = b"ray-token/v1/"
+from aixcoder_serving.protocol import derived_token
 
 
 def ray_token(key: bytes, uid: str) -> str:
     """The token of the deployment with that uid: 64 hexadecimal digits. ValueError without a key or a uid."""
-    if not key or not uid:
-        raise ValueError("a token needs the operator's key and the deployment's uid")
-    return hmac.new(key, _PURPOSE + uid.encode(), hashlib.sha256).hexdigest()
+    return derived_token(key, uid, purpose="ray-token/v1/", what="the operator's key")

@@ -118,10 +118,6 @@ class Dispatcher:
             self._fleet.load(address).ended(wish.request.id)
             self.pump()
 
-    def refused(self, wish: Wish, address: str) -> None:
-        """A replica had no room after all."""
-        self._fleet.load(address).refused(wish.request.id)
-
     def pump(self) -> None:
         """Give places, as long as there are any; to be called whenever something may have changed."""
         view = self._routes.view or routing.NOTHING

@@ -40,6 +40,10 @@ class _Flow(Generic[T]):
     weight: float
     editors: dict[Editor | Waiting[T], list[Waiting[T]]] = field(default_factory=dict)
 
+    @property
+    def count(self) -> int:
+        return sum(len(entries) for entries in self.editors.values())
+
     def next(self) -> Waiting[T]:
         entries = min(self.editors.values(), key=lambda entries: min(entry.deadline for entry in entries))
         return entries[-1]
@@ -121,15 +125,14 @@ class FairQueue(Generic[T]):
         waiting = [flow for flow in self._flows.values() if flow.editors]
         if not waiting:
             return None
-        largest = max(waiting, key=lambda flow: sum(len(entries) for entries in flow.editors.values()))
+        largest = max(waiting, key=lambda flow: flow.count)
         return max((entries[-1] for entries in largest.editors.values()), key=lambda entry: entry.since)
 
     def ahead_of(self, key: str) -> int:
         """Requests that would be served before a new one of this key, with all weights equal."""
         flow = self._flows.get(key)
-        own = sum(len(entries) for entries in flow.editors.values()) if flow is not None else 0
-        counts = (sum(len(entries) for entries in flow.editors.values()) for flow in self._flows.values())
-        return sum(min(count, own + 1) for count in counts)
+        own = flow.count if flow is not None else 0
+        return sum(min(other.count, own + 1) for other in self._flows.values())
 
 
 def _place(entry: Waiting[T]) -> Editor | Waiting[T]:

@@ -125,9 +125,10 @@ class Flight:
                 try:
                     await self._attempt(address, self._request())
                 except Busy:
-                    space.dispatcher.refused(self._wish, address)  # it never left the queue, so to say
+                    load = space.fleet.load(address)
+                    load.refused(self._wish.request.id)  # it never left the queue, so to say
                     space.metrics.refusals.inc()
-                    failures += space.fleet.load(address).report is None
+                    failures += load.report is None
                 except NotTaken as error:
                     failures += 1
                     self._wish.avoid.add(address)

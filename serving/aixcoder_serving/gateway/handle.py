@@ -21,13 +21,11 @@ from aixcoder_serving.gateway.metrics import Metrics
 from aixcoder_serving.gateway.patience import patience
 from aixcoder_serving.gateway.problems import Problem
 from aixcoder_serving.gateway.routing import RouteTable
-from aixcoder_serving.protocol import CompletionRequest, DeploymentView
+from aixcoder_serving.protocol import DEFAULT_MODEL_LENGTH, CompletionRequest, DeploymentView
 
 logger = logging.getLogger(__name__)
 
 SESSION_HEADER = "x-editor-session"
-LONGEST_MODEL = 32768
-"""Tokens that the model takes, where the deployment does not say."""
 MOST_TO_WRITE = 16 * 2**20
 """Characters of all completions' prompts together, each written out once for its replica."""
 
@@ -97,7 +95,7 @@ async def _answer(
         await answer.empty(ask, writer, exchange, account)
         account.outcome = "completed"
         return
-    longest = deployment.spec.engine.max_model_length or LONGEST_MODEL
+    longest = deployment.spec.engine.max_model_length or DEFAULT_MODEL_LENGTH
     _bounded(ask, longest)
     who = editor(key.id or None, key.shared, exchange.headers.get(SESSION_HEADER), ask.user)
     ledger = gateway.ledger.of(deployment.metadata.namespace, deployment.metadata.name)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from aixcoder_serving.gateway import app, kubeapi, logs
+from aixcoder_serving.gateway import app, arguments, kubeapi, logs
 from aixcoder_serving.gateway.dispatch import Dispatcher
 from aixcoder_serving.gateway.estimate import TokenEstimate
 from aixcoder_serving.gateway.fleet import Fleet
@@ -141,9 +141,9 @@ async def _refresh(keys: KeyRing) -> None:
         keys.refresh()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Run a gateway in a Kubernetes cluster until SIGTERM or SIGINT."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(given)
     logs.configure(options.log_level)
     settings = GatewaySettings(
         host=options.host,
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     defaults = GatewaySettings()
     parser.add_argument(
-        "--namespaces", type=_names, default=[], metavar="A,B", help="namespaces to serve; empty: all of them"
+        "--namespaces", type=arguments.names, default=(), metavar="A,B", help="namespaces to serve; empty: all of them"
     )
     parser.add_argument("--host", default=defaults.host, help="address to listen on")
     parser.add_argument("--port", type=int, default=defaults.port, help="port for clients: /v1/*, /healthz, /readyz")
@@ -218,10 +218,6 @@ def _parser() -> argparse.ArgumentParser:
         "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="least level logged"
     )
     return parser
-
-
-def _names(value: str) -> list[str]:
-    return [name for name in (part.strip() for part in value.split(",")) if name]
 
 
 def _path(value: str) -> Path | None:

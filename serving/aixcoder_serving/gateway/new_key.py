@@ -10,11 +10,10 @@ import secrets
 import sys
 from typing import Any
 
+from aixcoder_serving.gateway import arguments
 from aixcoder_serving.gateway.keys import Key
 
 _ID = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-
-
 _LIMITS = {
     "concurrent_requests": "requests under way at once",
     "requests_per_minute": "requests in a minute",
@@ -45,7 +44,7 @@ def add_parser(commands: Any) -> None:
     new.add_argument("--team", help="whose cached prompts it may meet; not given: its own alone")
     new.add_argument("--shared", action="store_true", help="several people use it, so it tells no editor")
     new.add_argument("--weight", type=float, help="its share of the tokens while requests wait, 1 where not given")
-    new.add_argument("--models", type=_names, metavar="A,B", help="names that it may ask for; not given: all")
+    new.add_argument("--models", type=arguments.names, metavar="A,B", help="names that it may ask for; not given: all")
     for limit, help_ in _LIMITS.items():
         option = f"--{limit.replace('_', '-')}"
         new.add_argument(option, type=int, metavar="N", help=f"{help_}, at each gateway; not given: no limit")
@@ -57,10 +56,6 @@ def make(options: argparse.Namespace) -> None:
     key, entry = new_key(options.id, **{name: value for name in names if (value := getattr(options, name)) is not None})
     print(key, file=sys.stderr)
     print(entry)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
 def _id(text: str) -> str:

@@ -6,13 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from aixcoder_serving.protocol import DATA_KEY_BYTES, replica_token
+from aixcoder_serving.protocol import read_key, replica_token
 
 _DEPLOYMENTS = 4096
-
-
-class UnusableKey(OSError):
-    """The data key can not be used; the message says why and what to do."""
 
 
 class ReplicaTokens:
@@ -31,17 +27,7 @@ class ReplicaTokens:
             UnusableKey: it can not be read, or is too short.
 
         """
-        if file is None:
-            return cls()
-        try:
-            key = file.read_bytes()
-        except OSError as error:
-            raise UnusableKey(f"{file}: the data key is unreadable ({error.strerror}): mount its Secret") from error
-        if len(key) < DATA_KEY_BYTES:
-            raise UnusableKey(
-                f"{file}: the data key has {len(key)} bytes, not {DATA_KEY_BYTES} or more: make a longer one"
-            )
-        return cls(key)
+        return cls(None if file is None else read_key(file, "the data key"))
 
     def _headers(self, uid: str) -> Mapping[str, str]:
         return {} if self._key is None else {"Authorization": f"Bearer {replica_token(self._key, uid)}"}

@@ -36,6 +36,7 @@ from aixcoder_serving.protocol.message import (
     Message,
 )
 from aixcoder_serving.protocol.replica import (
+    DEFAULT_MODEL_LENGTH,
     FailureReason,
     LoadReport,
     Phase,
@@ -50,12 +51,14 @@ from aixcoder_serving.protocol.resource import (
     Traffic,
 )
 from aixcoder_serving.protocol.token import (
-    DATA_KEY_BYTES,
+    UnusableKey,
+    derived_token,
+    read_key,
     replica_token,
 )
 
 __all__ = [
-    "DATA_KEY_BYTES",
+    "DEFAULT_MODEL_LENGTH",
     "PROTOCOL_VERSION",
     "REPLICA_PORT",
     "STREAM_MESSAGE",
@@ -92,5 +95,8 @@ __all__ = [
     "TokenId",
     "TokenLogprobs",
     "Traffic",
+    "UnusableKey",
+    "derived_token",
+    "read_key",
     "replica_token",
 ]

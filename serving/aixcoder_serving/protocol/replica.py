@@ -12,6 +12,10 @@ Phase = Literal["starting", "loading", "ready", "draining", "failed"]
 FailureReason = Literal["ModelNotFound", "ModelInvalid", "OutOfMemory", "DeviceNotFound", "EngineFailed"]
 
 
+DEFAULT_MODEL_LENGTH = 32768
+"""Tokens of prompt and completion that a replica takes, where the deployment does not say."""
+
+
 class Readiness(Message):
     """Body of `GET /ready`: 200 where phase is `ready`, else 503."""
 
@@ -87,7 +91,7 @@ class ReplicaSettings(Message):
     device: Literal["cuda", "cpu"] = "cuda"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
     tensor_parallel_size: Literal[1, 2, 4, 8] = 1
-    max_model_length: int = Field(default=32768, ge=16)
+    max_model_length: int = Field(default=DEFAULT_MODEL_LENGTH, ge=16)
     max_concurrent_sequences: int = Field(default=64, ge=1)
     threads: int | None = Field(default=None, ge=1)
     cache_tokens: int | None = Field(default=None, ge=16)

@@ -48,11 +48,7 @@ class EngineMetrics(Collector):
             yield GaugeMetricFamily(name, text, value=level)
         for name, text, count in (
             ("vllm:prompt_tokens", "Tokens of prompts.", stats.prefix_query_tokens),
-            (
-                "vllm:prefix_cache_queries",
-                "Tokens of prompts that were looked for.",
-                stats.prefix_query_tokens,
-            ),
+            ("vllm:prefix_cache_queries", "Tokens of prompts that were looked for.", stats.prefix_query_tokens),
             ("vllm:prefix_cache_hits", "Tokens of prompts that were found in the cache.", stats.prefix_hit_tokens),
             ("vllm:generation_tokens", "Tokens generated.", stats.tokens_decoded),
             ("vllm:request_success", "Requests that ended by themselves.", stats.completed),
@@ -60,16 +56,8 @@ class EngineMetrics(Collector):
             ("vllm:spec_decode_num_accepted_tokens", "Tokens that were guessed right.", stats.draft_tokens_accepted),
             ("aixcoder_requests_cancelled", "Requests that were ended from outside: the client left.", stats.cancelled),
             ("aixcoder_requests_failed", "Requests that ended by a fault.", stats.failed),
-            (
-                "aixcoder_prompt_tokens_computed",
-                "Tokens of prompts that were computed.",
-                stats.tokens_prefilled,
-            ),
-            (
-                "aixcoder_prompt_tokens_recomputed",
-                "Those computed again, being evicted.",
-                stats.recomputed_evicted,
-            ),
+            ("aixcoder_prompt_tokens_computed", "Tokens of prompts that were computed.", stats.tokens_prefilled),
+            ("aixcoder_prompt_tokens_recomputed", "Those computed again, being evicted.", stats.recomputed_evicted),
             ("aixcoder_kv_cache_evictions", "Blocks that lost what they had cached to something new.", stats.evictions),
         ):
             yield CounterMetricFamily(name, text, value=count)

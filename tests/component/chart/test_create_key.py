@@ -52,4 +52,5 @@ def test_a_refusal_says_why_and_what_to_do(release: Release, tmp_path: Path) -> 
         run(release, nobody, b"a" * 32)
     assert "with 403" in str(refused.value)
     assert 'cannot create resource "secrets"' in str(refused.value)
-    assert "in the chart's values" in str(refused.value)
+    assert "operatorKey.existingSecret" in str(refused.value)
+    assert "dataKey.existingSecret" in str(refused.value)

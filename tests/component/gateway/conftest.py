@@ -210,3 +210,9 @@ async def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
             if value:
                 return value
             await asyncio.sleep(0.01)
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process, in millions of bytes."""
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

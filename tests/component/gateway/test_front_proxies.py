@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from benchmarks.peer import installed
+from benchmarks.gateway import envoy
 from e2e.cluster import debian
 from tests.component.gateway.conftest import Replica, Running, StartReplica, Table, eventually, script
 
@@ -47,47 +47,12 @@ frontend in
 backend gateway
   server gateway 127.0.0.1:{gateway}
 """
-ENVOY = """
-static_resources:
-  listeners:
-  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: clients
-          stream_idle_timeout: 0s
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes: [{{match: {{prefix: /}}, route: {{cluster: gateway, timeout: 0s}}}}]
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-  clusters:
-  - name: gateway
-    connect_timeout: 1s
-    circuit_breakers: {{thresholds: [{{max_connections: 10000, max_pending_requests: 10000, max_requests: 10000}}]}}
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        common_http_protocol_options: {{idle_timeout: 60s}}
-        explicit_http_config: {{http_protocol_options: {{}}}}
-    load_assignment:
-      cluster_name: gateway
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {gateway}}}}}}}
-"""
 
 
 def started_by(kind: str, file: Path) -> list[str]:
     """The command of a proxy, which is installed first, with this configuration."""
     if kind == "envoy":
-        program = installed("envoy").parent / "envoy"
-        return [str(program), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+        return envoy.command(file)
     debian.install({"nginx": "nginx-light", "haproxy": "haproxy"})
     return [str(debian.which(kind)), *(("-c", str(file)) if kind == "nginx" else ("-f", str(file), "-db"))]
 
@@ -98,7 +63,7 @@ def proxy(kind: str, folder: Path, gateway: int) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     file = folder / f"{kind}.yaml"
-    text = {"nginx": NGINX, "haproxy": HAPROXY, "envoy": ENVOY}[kind]
+    text = {"nginx": NGINX, "haproxy": HAPROXY, "envoy": envoy.CONFIGURATION}[kind]
     file.write_text(text.format(folder=folder, port=port, gateway=gateway))
     command = started_by(kind, file)
     with (folder / "log").open("w") as log:

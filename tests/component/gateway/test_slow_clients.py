@@ -8,17 +8,17 @@ import os
 import resource
 import socket
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from benchmarks import program
 from e2e.cluster import debian
-from tests.component.gateway.conftest import ROOT, Running, StartReplica, Table, eventually, script
+from tests.component.gateway.conftest import Running, StartReplica, Table, eventually, rss_mb, script
 
 GOOD = 4
 """Clients of the good traffic."""
@@ -60,11 +60,6 @@ async def good_traffic(url: str) -> AsyncIterator[Counter[int]]:
 
 def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def rss_mb(pid: int) -> float:
-    with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -121,19 +116,6 @@ def _many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@contextmanager
-def alone(replica: str) -> Iterator[tuple[int, int]]:
-    """Process and port of a gateway in a process of its own."""
-    command = [sys.executable, "-m", "tests.component.gateway.alone", replica]
-    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "serving")])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | paths) as process:
-        assert process.stdout is not None
-        try:
-            yield process.pid, int(process.stdout.readline())
-        finally:
-            process.terminate()
-
-
 @pytest.mark.usefixtures("_many_files")
 async def test_good_traffic_beside_silent_connections(start_replica: StartReplica) -> None:
     def connect() -> list[socket.socket]:
@@ -143,7 +125,9 @@ async def test_good_traffic_beside_silent_connections(start_replica: StartReplic
         """How many the gateway closes, without a word."""
         return sum(connection.recv(1) == b"" for connection in silent)
 
-    with alone(start_replica("a").address) as (pid, port), ExitStack() as sockets:
+    replica = start_replica("a").address.rsplit(":", 1)[1]
+    with program.started("benchmarks.gateway.ours", "0", replica) as (pid, line), ExitStack() as sockets:
+        port = int(line)
         async with good_traffic(f"http://127.0.0.1:{port}") as statuses:
             await asyncio.sleep(1.0)
             memory, files, warm = rss_mb(pid), descriptors(pid), statuses.total()

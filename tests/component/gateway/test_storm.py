@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from aixcoder_serving.gateway.static import StaticRoutes
-from tests.component.gateway.conftest import Running, running
+from tests.component.gateway.conftest import Running, rss_mb, running
 from tests.component.replica.conftest import Replica, settings, start
 
 TEXT = "def _put(self, item):\n    heappush(self.queue, item)\n\n" * 6
@@ -34,11 +34,6 @@ async def gateway(replica: Replica) -> AsyncIterator[Running]:
     routes = StaticRoutes.one("tiny", f"127.0.0.1:{replica.listener.port}")
     async with running(routes) as started:
         yield started
-
-
-def rss_mb() -> float:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 async def key(gateway: Running, session: aiohttp.ClientSession, n: int, chance: random.Random) -> str:
@@ -97,12 +92,12 @@ async def test_nothing_is_left_of_a_storm(gateway: Running, replica: Replica, se
 
     await storm(3.0)  # connections and caches that stay
     gc.collect()
-    tasks, descriptors, memory = len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), rss_mb()
+    tasks, descriptors, memory = len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), rss_mb(os.getpid())
     outcomes.clear()
     await storm(seconds)
     gc.collect()
-    grown = rss_mb() - memory
-    print(f"{outcomes} in {seconds:.0f} s; memory grew by {grown:.1f} MiB")
+    grown = rss_mb(os.getpid()) - memory
+    print(f"{outcomes} in {seconds:.0f} s; memory grew by {grown:.1f} MB")
     stats = replica.service.engine_stats()
     assert (stats.running, stats.waiting, stats.blocks_used) == (0, 0, 0)
     assert (len(replica.service._admission), replica.service._admission.tokens) == (0, 0)

@@ -160,7 +160,7 @@ async def test_a_refused_request_goes_back_to_its_place() -> None:
                 async with desk.dispatcher.place(wish) as address:
                     places.append(f"{name} {attempt}")
                     if attempt < times:
-                        desk.dispatcher.refused(wish, address)
+                        desk.fleet.load(address).refused(wish.request.id)
 
         first = asyncio.create_task(refused("first", 1))
         await desk.settle()

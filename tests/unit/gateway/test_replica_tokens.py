@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aixcoder_serving.gateway.replica_tokens import ReplicaTokens, UnusableKey
-from aixcoder_serving.protocol import replica_token
+from aixcoder_serving.gateway.replica_tokens import ReplicaTokens
+from aixcoder_serving.protocol import UnusableKey, replica_token
 
 KEY = bytes(range(32))
 UID = "1498187c-5125-4c37-b60c-2c08b14ad66c"

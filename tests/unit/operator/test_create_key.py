@@ -36,4 +36,5 @@ def test_a_refusal_names_the_secret_and_the_way_out(status: int, body: str, said
         outcome(status, body, "platform/key")
     assert "platform/key" in str(refused.value)
     assert said in str(refused.value)
-    assert "in the chart's values" in str(refused.value)
+    assert "operatorKey.existingSecret" in str(refused.value)
+    assert "dataKey.existingSecret" in str(refused.value)
