@@ -203,6 +203,10 @@ class BlockPool:
             raise ValueError(f"block {block} is released more often than it was taken")
         self._references[block] -= 1
         if self._references[block]:
+            # Who leaves may have pages behind this one, which are reached through the one that is published.
+            original = self._index.original(block)
+            if original is not None and original in self._cached:
+                self._cached.move_to_end(original)
             return
         keeper = self._index.settle(block)
         if block in self._withdrawn:

@@ -224,7 +224,15 @@ class EngineClient:
             if handle is None:
                 continue
             if output.token_ids or output.prompt_logprobs:
-                handle.emit(Delta(output.token_ids, output.held_bytes, output.logprobs, output.prompt_logprobs))
+                handle.emit(
+                    Delta(
+                        output.token_ids,
+                        output.held_bytes,
+                        output.logprobs,
+                        output.prompt_logprobs,
+                        output.cached_tokens,
+                    )
+                )
             if output.error is not None:
                 handle.fail(output.error)
             elif output.finish is not None:

@@ -32,6 +32,11 @@ class Cost:
         computed = self.base + self.per_token * tokens + self.per_row * rows
         return max(self.floor, computed) + self.per_read * reads
 
+    @property
+    def per_request(self) -> float:
+        """What one more token adds to a step beyond the floor: it reads `_CONTEXT` positions and gives a row."""
+        return self.per_token + self.per_row + self.per_read * _CONTEXT
+
     def affordable(self, budget: float, tokens: int, rows: int, reads: int, start: int, *, with_rows: bool) -> int:
         """Tokens from position `start` on that fit into `budget` ms beside what is planned already.
 
@@ -80,7 +85,7 @@ class Room:
         return self.cost.milliseconds(self.tokens, self.rows, self.reads)
 
 
-_CONTEXT = 2048  # far enough that reading it shows beside the rest of a step
+_CONTEXT = 2048  # far enough that reading it shows beside the rest of a step, and as long as a usual prompt
 _SOME = 16  # tokens of a step that is not the floor alone
 _ROWS = 64  # enough that computing them takes longer than reading the head's weights
 _REPEATS = 3

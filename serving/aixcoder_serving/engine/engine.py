@@ -143,10 +143,12 @@ class EngineCore:
         """See `Engine.stats`."""
         return EngineStats(
             load_percent=100,
+            slots=self._settings.max_concurrent_sequences,
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
             prefill_waiting_ms=self._scheduler.prefill_ms_per_token * self._scheduler.prefill_tokens,
             prefill_ms_per_token=self._scheduler.prefill_ms_per_token,
+            decode_ms_per_request=self._scheduler.decode_ms_per_request,
             blocks_total=self.pool.total,
             blocks_used=self.pool.used,
             blocks_cached=self.pool.cached,
@@ -207,6 +209,7 @@ class EngineCore:
                 sampled.logprobs[:kept],
                 sampled.prompt_logprobs,
                 finish,
+                cached_tokens=request.cached,
             )
         ]
 

@@ -22,7 +22,7 @@ class RequestHandle:
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprobs] = []
         self._prompt_logprobs: list[TokenLogprobs] = []
-        self._held_bytes = 0
+        self._held_bytes = self._cached_tokens = 0
         self._finish: Finish | None = None
         self._error: str | None = None
 
@@ -43,7 +43,7 @@ class RequestHandle:
             self._token_ids += delta.token_ids
             self._logprobs += delta.logprobs
             self._prompt_logprobs += delta.prompt_logprobs
-            self._held_bytes = delta.held_bytes
+            self._held_bytes, self._cached_tokens = delta.held_bytes, delta.cached_tokens
         self._wake()
 
     def end(self, finish: Finish) -> None:
@@ -65,7 +65,11 @@ class RequestHandle:
             self._arrived.clear()
             with self._lock:
                 delta = Delta(
-                    tuple(self._token_ids), self._held_bytes, tuple(self._logprobs), tuple(self._prompt_logprobs)
+                    tuple(self._token_ids),
+                    self._held_bytes,
+                    tuple(self._logprobs),
+                    tuple(self._prompt_logprobs),
+                    self._cached_tokens,
                 )
                 self._token_ids, self._logprobs, self._prompt_logprobs = [], [], []
                 finish, error = self._finish, self._error

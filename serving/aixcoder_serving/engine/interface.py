@@ -84,12 +84,14 @@ class Delta:
     """New tokens. The last `held_bytes` bytes of all that was generated may be the start of a stop string.
 
     `logprobs` has one entry a token where they were asked for; `prompt_logprobs` come before the first token.
+    `cached_tokens` of the prompt were found in the cache: with each the same.
     """
 
     token_ids: tuple[int, ...]
     held_bytes: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,20 @@ class EngineStats:
     `prefix_query_tokens` prompt tokens were not computed; `recomputed_evicted` were computed again because evicted.
     `step_seconds` counts steps by `STEP_SECONDS`, not cumulated. `prefill_waiting_ms`: what is left to compute of all
     prompts, by the engine's own measure of what a token costs, `prefill_ms_per_token`.
+
+    `slots`: requests that it can run at once. `decode_ms_per_request`: by how many milliseconds one more running
+    request, at position 2,048 or so, lengthens a step and with it everybody's next token, where the step takes longer
+    than the reading of the weights; before that it costs less, up to nothing. Drafts are not counted. All of these are
+    0 where they are not known yet.
     """
 
     load_percent: int = 0
+    slots: int = 0
     running: int = 0
     waiting: int = 0
     prefill_waiting_ms: float = 0.0
     prefill_ms_per_token: float = 0.0
+    decode_ms_per_request: float = 0.0
     submitted: int = 0
     completed: int = 0
     cancelled: int = 0

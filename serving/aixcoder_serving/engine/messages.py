@@ -66,7 +66,7 @@ class NotLoaded:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one request got in one step. `finish` or `error` is its last."""
+    """What one request got in one step. `finish` or `error` is its last; `cached_tokens` is told with tokens."""
 
     request_id: int
     token_ids: tuple[int, ...] = ()
@@ -75,6 +75,7 @@ class Output:
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     finish: Finish | None = None
     error: str | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,11 @@ class PrefixIndex:
         """Whether the block's page can be matched."""
         return self._parent[block] is not None
 
+    def original(self, block: int) -> int | None:
+        """The block that is published with the hash of this duplicate; None where it is none, or that one is gone."""
+        duplicate = self._duplicates.get(block)
+        return None if duplicate is None else self._by_hash.get(duplicate.digest)
+
     def duplicate(self, block: int) -> bool:
         """Whether the block's page is one that another block was published with before."""
         return block in self._duplicates

@@ -190,6 +190,11 @@ class Scheduler:
         """What one of them takes, in a step of many."""
         return self._pace.cost.per_token
 
+    @property
+    def decode_ms_per_request(self) -> float:
+        """What one more request that decodes adds to a step, see `Cost.per_request`."""
+        return self._pace.cost.per_request
+
     def check_integrity(self) -> None:
         """Raise RuntimeError where slots, blocks and requests disagree, between two steps."""
         check_slots(self._free_slots, self.running, self._slots)

@@ -51,7 +51,7 @@ class Ending:
         self._line_ended = False
 
     def resume(self, token_ids: Sequence[int]) -> None:
-        """Read tokens that were generated before, none of which was the last."""
+        """Read tokens that were generated before, none of which was the last; lengths begin behind them."""
         for token_id in token_ids:
             new = self._bytes(token_id)
             for automaton in self._automata:
@@ -97,6 +97,19 @@ class Ending:
 
     def _bytes(self, token_id: int) -> bytes:
         return self._token_bytes[token_id] if token_id < len(self._token_bytes) else b""
+
+
+def ended(sampling: Sampling, token_bytes: Sequence[bytes], token_ids: Sequence[int]) -> Verdict | None:
+    """The verdict on the last of a completion's tokens, all of which are there; None where it goes on behind it.
+
+    `sampling` is that of the whole. None of the tokens before can have ended it: whoever chose them stopped there.
+    """
+    if not token_ids:
+        return None
+    ending = Ending(sampling, token_bytes)
+    ending.resume(token_ids[:-1])
+    ending.tokens = len(token_ids) - 1
+    return ending.push(token_ids[-1], 0.0)
 
 
 class _Cut(NamedTuple):

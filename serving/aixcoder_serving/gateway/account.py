@@ -59,7 +59,7 @@ class Account:
 
     def tokens_used(self) -> int:
         """Tokens of its prompts and completions so far, those of a request that ended early too."""
-        return sum(flight.tokens_used for flight in self.flights)
+        return sum(flight.tokens_used for flight in dict.fromkeys(self.flights))  # greedy samples share one
 
     def first_byte(self) -> None:
         """The first byte of a completion goes out now."""

@@ -24,9 +24,6 @@ HELD_MOST = 2000
 HELD_BYTES = 128 * 2**20
 """Bounds of all that waits in one queue: a gateway's memory."""
 
-TARGET_SECONDS = 0.2
-"""Who waits longer is counted as such, whatever becomes of them."""
-
 _FIRST_HOLD = 0.5  # seconds for which a place is held, before any was seen
 _WEIGHT = 0.05  # of one more
 _TICK_SECONDS = 0.1
@@ -62,6 +59,12 @@ class Wish:
     """Whether it was counted as one that waited too long."""
     used: int = 0
     """Tokens that it has used at the replica where it is, or was last."""
+    begun: bool = False
+    """Whether a replica has run it: from then on nothing supersedes it."""
+
+    def last(self, patience: float, now: float) -> None:
+        """Somebody waits for it, from now on, for so long."""
+        self.patience = max(self.patience, now - (self.since or now) + patience)
 
 
 @dataclass(eq=False, slots=True)
@@ -140,13 +143,17 @@ class Dispatcher:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self.pump()
+            self._forget()
 
     async def _wait(self, queue: _Queue, ledger: DeploymentLedger, wish: Wish) -> str:
         now = self._clock()
         if wish.since is None:
             wish.since = now
             self._admit(queue, ledger, wish)
+        elif self._is_outdated(queue, wish):
+            raise Superseded
         waiter = _Waiter(wish, asyncio.get_running_loop().create_future())
+        place = waiter.place
         deadline = wish.since + wish.patience
         if now > deadline:  # it has been somewhere, and came back: a place that is free at once would hide its time-out
             raise self._late(wish)
@@ -156,21 +163,22 @@ class Dispatcher:
         self.pump()
         given = False
         try:
-            async with asyncio.timeout_at(deadline):
-                address = await waiter.place
+            # The patience may grow meanwhile.
+            while not place.done() and (left := wish.since + wish.patience - self._clock()) > 0:
+                await asyncio.wait((place,), timeout=left)
+            if not place.done():
+                raise self._late(wish)
+            address = place.result()
             given = True
-        except TimeoutError:
-            raise self._late(wish) from None
-        else:
             return address
         finally:
             ledger.waiting -= 1
-            if not wish.late and self._clock() - wish.since > TARGET_SECONDS:
+            target = wish.deployment.spec.autoscaling.queue_time_target_ms / 1000
+            if not wish.late and self._clock() - wish.since > target:
                 wish.late = True
                 ledger.count("waited_over_target")
             queue.waiting.remove(entry)
-            place = waiter.place
-            if not given and place.done() and not place.cancelled() and place.exception() is None:
+            if not given and place.done() and place.exception() is None:
                 # It was given a place just when it stopped to wait.
                 self._fleet.load(place.result()).ended(wish.request.id)
                 self.pump()
@@ -179,7 +187,7 @@ class Dispatcher:
         """Make room for a new request, or refuse it."""
         if wish.editor is not None:
             for older in queue.waiting.of_editor(wish.key, wish.editor):
-                if continues(wish.request, older.what.wish.request) and not older.what.place.done():
+                if _continues(wish, older.what.wish) and not older.what.place.done():
                     queue.waiting.remove(older)
                     older.what.place.set_exception(Superseded())
         addresses = self._addresses(wish.deployment)
@@ -198,6 +206,12 @@ class Dispatcher:
             seconds = queue.waiting.ahead_of(wish.key) * queue.hold_seconds / slots
             if seconds > wish.patience:
                 raise problems.overloaded(round(seconds))
+
+    def _is_outdated(self, queue: _Queue, wish: Wish) -> bool:
+        """A replica refused it, and what its editor typed meanwhile waits already."""
+        return wish.editor is not None and any(
+            _continues(newer.what.wish, wish) for newer in queue.waiting.of_editor(wish.key, wish.editor)
+        )
 
     def _choose(self, deployment: DeploymentView, wish: Wish) -> str | None:
         """The replica for a request, of the revision that its affinity falls to; None where none has room.
@@ -232,3 +246,16 @@ class Dispatcher:
 
     def _queue(self, deployment: DeploymentView) -> _Queue:
         return self._queues.setdefault(deployment.metadata.uid, _Queue())
+
+    def _forget(self) -> None:
+        """Keep no queue of a deployment that is no more."""
+        if self._routes.view is None:
+            return
+        known = {deployment.metadata.uid for deployment in self._routes.view.deployments}
+        for uid in [uid for uid, queue in self._queues.items() if uid not in known and not len(queue.waiting)]:
+            del self._queues[uid]
+
+
+def _continues(new: Wish, old: Wish) -> bool:
+    """Whether the newer request takes the place of the older one, which no replica has begun."""
+    return not old.begun and (new.since or 0.0) >= (old.since or 0.0) and continues(new.request, old.request)

@@ -10,6 +10,7 @@ since makes the older ones worthless.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -68,14 +69,17 @@ class FairQueue(Generic[T]):
                 yield from entries
 
     def push(self, entry: Waiting[T], weight: float = 1.0) -> None:
-        """Let a request wait. A key of `weight` 2 gets twice the tokens of one of weight 1."""
+        """Let a request wait, or wait again: among its editor's it stands where its `since` says.
+
+        A key of `weight` 2 gets twice the tokens of one of weight 1.
+        """
         flow = self._flows.get(entry.key)
         if flow is None:
             flow = self._flows[entry.key] = _Flow(self._virtual, weight)
         if not flow.editors:
             flow.virtual = max(flow.virtual, self._virtual)
         flow.weight = weight
-        flow.editors.setdefault(_place(entry), []).append(entry)
+        insort(flow.editors.setdefault(_place(entry), []), entry, key=lambda waiting: waiting.since)
         self._count += 1
         self.bytes += entry.size
 

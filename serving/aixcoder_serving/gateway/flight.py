@@ -78,6 +78,7 @@ class Flight:
         self._began = self._clock()
         self._placed: float | None = None
         self._prompt_tokens = 0
+        self._prefill_counted = False
         self._lost = False
 
     @property
@@ -89,6 +90,10 @@ class Flight:
     def waited_seconds(self) -> float:
         """How long it waited for its first place, or does since."""
         return (self._placed if self._placed is not None else self._clock()) - self._began
+
+    def joined(self, wish: Wish) -> None:
+        """Another client reads it too, and may be more patient than the first."""
+        self._wish.last(wish.patience, self._clock())
 
     async def run(self) -> None:
         """Fly; whatever becomes of it is in the transcript. Cancelling ends it, and the replica's work for it."""
@@ -123,7 +128,7 @@ class Flight:
                 self.phase = "prefill"
                 self._placed = self._placed or self._clock()
                 try:
-                    await self._attempt(address, self._request())
+                    await self._attempt(address, self._request(space.fleet.load(address).version))
                 except Busy:
                     load = space.fleet.load(address)
                     load.refused(self._wish.request.id)  # it never left the queue, so to say
@@ -172,6 +177,7 @@ class Flight:
         match message:
             case Started():
                 wish = self._wish
+                wish.begun = True
                 self._prompt_tokens = self._wish.used = message.prompt_tokens
                 if wish.text_bytes and not message.truncated:
                     self._airspace.estimate.correct(wish.text_bytes, wish.request.language, message.prompt_tokens)
@@ -182,20 +188,26 @@ class Flight:
                 self.phase = "decode"
                 self._ledger.count("tokens_decoded", len(message.token_ids))
                 self._wish.used += len(message.token_ids)
+                if message.cached_tokens is not None:
+                    self._count_prefill(message.cached_tokens)
                 _extend(patience, now, _NEXT_DELTA_SECONDS)
             case Finished():
                 _extend(patience, now, _END_SECONDS)
-                self._ledger.count("tokens_prefilled", message.prompt_tokens - message.cached_tokens)
+                if message.completion_tokens and not self._prefill_counted:  # a replica of before
+                    self._count_prefill(message.cached_tokens)
                 self._ledger.count("completed")
         self.transcript.add(message)
 
-    def _request(self) -> CompletionRequest:
-        """The request, or what is left of it where another replica has begun it."""
-        done = tuple(self.transcript.token_ids)
-        if not done:
-            return self._wish.request
-        told = {"generated_token_ids": done, "told_characters": self.transcript.characters}
-        return self._wish.request.model_copy(update=told)
+    def _count_prefill(self, cached_tokens: int) -> None:
+        self._prefill_counted = True
+        self._ledger.count("tokens_prefilled", max(self._prompt_tokens - cached_tokens, 0))
+
+    def _request(self, version: int) -> CompletionRequest:
+        """The request, or what is left of it where another replica has begun it, in a version of the protocol."""
+        change: dict[str, object] = {"version": version}
+        if done := tuple(self.transcript.token_ids):
+            change |= {"generated_token_ids": done, "told_characters": self.transcript.characters}
+        return self._wish.request.model_copy(update=change)
 
     def _after_loss(self, address: str, error: Lost | Silent) -> None:
         """A replica died with it: go on elsewhere, once, where no client can tell.

@@ -64,6 +64,8 @@ class Flights:
             if repeatable(wish.request):
                 self._shared[name] = shared
                 shared.task.add_done_callback(lambda _task: self._forget(name, shared))
+        else:
+            shared.flight.joined(wish)
         shared.readers += 1
         try:
             yield shared.flight

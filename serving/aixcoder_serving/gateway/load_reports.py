@@ -10,14 +10,11 @@ import aiohttp
 from pydantic import ValidationError
 
 from aixcoder_serving.gateway.replica_tokens import ReplicaTokens
-from aixcoder_serving.gateway.upstream import CONNECT_SECONDS, Broken, Lost, NotTaken
-from aixcoder_serving.protocol import PROTOCOL_VERSION, LoadReport
+from aixcoder_serving.gateway.upstream import CONNECT_SECONDS, Broken, Lost, NotTaken, check_version
+from aixcoder_serving.protocol import LoadReport
 
 SILENT_SECONDS = 2.0
 """Reports come every second at least: a replica that says nothing for longer is dead, or cut off."""
-
-SPOKEN = (PROTOCOL_VERSION - 1, PROTOCOL_VERSION)
-"""Old replicas outlive the upgrade of a gateway."""
 
 _LINE_LIMIT = 64 * 1024
 
@@ -69,8 +66,5 @@ def _report(address: str, line: bytes) -> LoadReport:
         report = LoadReport.model_validate_json(line)
     except ValidationError as error:
         raise Broken(f"{address}/events sent what is no report: {error}") from None
-    if report.version not in SPOKEN:
-        raise Broken(
-            f"{address} speaks version {report.version} of the protocol, this gateway {SPOKEN[0]} and {SPOKEN[1]}"
-        )
+    check_version(address, report)
     return report

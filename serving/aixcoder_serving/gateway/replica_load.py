@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aixcoder_serving.protocol import LoadReport
+from aixcoder_serving.protocol import PROTOCOL_VERSION, LoadReport
 
 _UNHEARD = 4
 """Requests at once for a replica that tells nothing; it refuses what it has no room for."""
@@ -26,6 +26,8 @@ class ReplicaLoad:
     def __init__(self) -> None:
         self.report: LoadReport | None = None
         """The last one; None until the first, and while its stream is broken."""
+        self.version = PROTOCOL_VERSION
+        """In which it wants its requests: ours, until it has told another one."""
         self._full = False
         self._since: dict[str, _Dispatch] = {}
 
@@ -50,7 +52,7 @@ class ReplicaLoad:
 
     def take(self, report: LoadReport) -> None:
         """The replica told its load."""
-        self.report, self._full = report, False
+        self.report, self._full, self.version = report, False, report.version
         self._drop_reported()
 
     def unheard(self) -> None:

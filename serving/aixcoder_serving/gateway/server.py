@@ -15,6 +15,7 @@ from aixcoder_serving.gateway.connection import BoundedProtocol
 
 # Editors keep their connections; a proxy in front may keep its own for up to a minute.
 _KEEP_ALIVE_SECONDS = 75
+_UNREAD_MILLISECONDS = 30_000
 
 
 class Server(uvicorn.Server):
@@ -75,4 +76,6 @@ def listen(host: str, port: int) -> socket.socket:
     # Connections inherit it. asyncio alone would not set it on those of a socket that was made without a protocol, and
     # the second piece of an answer would wait 40 ms for the client's acknowledgement of the first one.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A connection that was closed stays until its client has read the rest of the answer, which nothing else bounds.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
     return listener

@@ -17,12 +17,11 @@ from aixcoder_serving.protocol import Delta, Finished, Started, TokenLogprobs
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What came since the last one, merged. `started` with the first, `finished` with the last."""
+    """What came since the last one, merged. `finished` with the last."""
 
     text: str
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    started: Started | None = None
     finished: Finished | None = None
 
 
@@ -36,7 +35,6 @@ class Transcript:
         self.seen = False
         """Whether any reader has taken text: from then on the answer can not begin anew."""
         self._deltas: list[Delta] = []
-        self._started: Started | None = None
         self._finished: Finished | None = None
         self._problem: Problem | None = None
         self._changed = asyncio.Event()
@@ -50,7 +48,7 @@ class Transcript:
         """Append a message."""
         match message:
             case Started():
-                self._started = message
+                return  # nothing for a client
             case Delta():
                 self._deltas.append(message)
                 self.token_ids += message.token_ids
@@ -77,7 +75,7 @@ class Transcript:
             Problem: it failed; what came before has been read.
 
         """
-        position, first = 0, True
+        position = 0
         while True:
             changed, finished = self._changed, self._finished
             fresh = self._deltas[position:]
@@ -90,10 +88,8 @@ class Transcript:
                     text,
                     tuple(entry for delta in fresh for entry in delta.logprobs),
                     tuple(entry for delta in fresh for entry in delta.prompt_logprobs),
-                    self._started if first else None,
                     finished,
                 )
-                first = False
                 if finished is not None:
                     return
             elif self._problem is not None:

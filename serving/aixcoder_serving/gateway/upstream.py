@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from aixcoder_serving.gateway.replica_tokens import ReplicaTokens
 from aixcoder_serving.protocol import (
+    SPOKEN,
     STREAM_MESSAGE,
     CompletionRequest,
     Delta,
@@ -21,6 +22,7 @@ from aixcoder_serving.protocol import (
     Finished,
     Refused,
     Started,
+    Versioned,
 )
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class UpstreamError(Exception):
 
 
 class NotTaken(UpstreamError):
-    """There was no connection to the replica."""
+    """There was no connection to the replica, or it speaks another version of the protocol: it has begun nothing."""
 
     reason = "not_taken"
 
@@ -77,6 +79,13 @@ class Rejected(UpstreamError):
         super().__init__(message)
         self.message = message
         self.param = param
+
+
+def check_version(address: str, message: Versioned) -> None:
+    """See that a replica's message is in a version that a gateway speaks. Raises `Broken`."""
+    if message.version not in SPOKEN:
+        spoken = " and ".join(map(str, SPOKEN))
+        raise Broken(f"{address} speaks version {message.version} of the protocol, this gateway {spoken}")
 
 
 class Upstream:
@@ -120,6 +129,8 @@ class Upstream:
                 async for message in messages:
                     if isinstance(message, Failed):
                         raise _failure(message)
+                    if isinstance(message, Started):
+                        check_version(address, message)
                     finished = isinstance(message, Finished)
                     yield message
                     if finished:
@@ -196,6 +207,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
         refused = Refused.model_validate_json(await response.read())
     except ValidationError:
         return Broken(f"{response.url} answered {response.status} without a reason")
+    if refused.param == "version":  # a field of ours, no client's
+        return NotTaken(f"{response.url}: {refused.message}")
     return Rejected(refused.message, refused.param)
 
 

@@ -33,7 +33,9 @@ from aixcoder_serving.protocol.gateway import (
 from aixcoder_serving.protocol.message import (
     PROTOCOL_VERSION,
     REPLICA_PORT,
+    SPOKEN,
     Message,
+    Versioned,
 )
 from aixcoder_serving.protocol.replica import (
     DEFAULT_MODEL_LENGTH,
@@ -61,6 +63,7 @@ __all__ = [
     "DEFAULT_MODEL_LENGTH",
     "PROTOCOL_VERSION",
     "REPLICA_PORT",
+    "SPOKEN",
     "STREAM_MESSAGE",
     "CompletionDefaults",
     "CompletionRequest",
@@ -96,6 +99,7 @@ __all__ = [
     "TokenLogprobs",
     "Traffic",
     "UnusableKey",
+    "Versioned",
     "derived_token",
     "read_key",
     "replica_token",

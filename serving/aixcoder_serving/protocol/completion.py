@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from aixcoder_serving.protocol.message import PROTOCOL_VERSION, Message
+from aixcoder_serving.protocol.message import Message, Versioned
 
 TokenId = Annotated[int, Field(ge=0)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
@@ -62,7 +62,7 @@ class ContextFile(Message):
     text: str
 
 
-class CompletionRequest(Message):
+class CompletionRequest(Versioned):
     """What is before and after the cursor, or token ids as they are.
 
     Exactly one of `prefix` and `prompt_token_ids` is set. `suffix` None: plain continuation (`<s>` + prefix); "" or
@@ -82,7 +82,6 @@ class CompletionRequest(Message):
     common beginning.
     """
 
-    version: int = PROTOCOL_VERSION
     id: str = Field(min_length=1, max_length=128)
     prefix: str | None = None
     suffix: str | None = None
@@ -110,14 +109,13 @@ class CompletionRequest(Message):
 FinishReason = Literal["stop", "length"]
 
 
-class Started(Message):
+class Started(Versioned):
     """The prompt was accepted and has `prompt_tokens` tokens; `truncated` where context was cut to fit.
 
     The replica's load reports count it from number `report` on.
     """
 
     type: Literal["started"] = "started"
-    version: int = PROTOCOL_VERSION
     prompt_tokens: int = Field(ge=0)
     truncated: bool = False
     report: int = Field(default=0, ge=0)
@@ -144,6 +142,7 @@ class Delta(Message):
     """Newly generated tokens and the text they add; text may lag behind while bytes of a character are missing.
 
     `logprobs` has one entry for each token where they were asked for; `prompt_logprobs` come before the first token.
+    `cached_tokens`, with the first delta of a stream alone, is what `Finished` will say: a stream can be cut before.
     """
 
     type: Literal["delta"] = "delta"
@@ -151,10 +150,14 @@ class Delta(Message):
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    cached_tokens: int | None = Field(default=None, ge=0)
 
 
 class Finished(Message):
-    """The completion ended as it should. `completion_tokens` counts the stop token, where one ended it."""
+    """The completion ended as it should. `completion_tokens` counts the stop token, where one ended it.
+
+    `cached_tokens` of the prompt were not computed but found in the replica's cache.
+    """
 
     type: Literal["finished"] = "finished"
     finish_reason: FinishReason

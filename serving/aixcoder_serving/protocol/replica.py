@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from aixcoder_serving.protocol.message import PROTOCOL_VERSION, REPLICA_PORT, Message
+from aixcoder_serving.protocol.message import REPLICA_PORT, Message, Versioned
 
 Phase = Literal["starting", "loading", "ready", "draining", "failed"]
 FailureReason = Literal["ModelNotFound", "ModelInvalid", "OutOfMemory", "DeviceNotFound", "EngineFailed"]
@@ -25,13 +25,12 @@ class Readiness(Message):
     reason: FailureReason | None = None
 
 
-class LoadReport(Message):
+class LoadReport(Versioned):
     """A line of `GET /events`: told when it changes, at most every 20 ms, and at least every second.
 
     The stream's end means that the replica is gone, or that its engine stands still.
     """
 
-    version: int = PROTOCOL_VERSION
     number: int = Field(ge=0)
     """Rises by one with each report of this process."""
     slots: int = Field(ge=0)
@@ -50,13 +49,25 @@ class LoadReport(Message):
 
 
 class ReplicaStats(Message):
-    """Body of `GET /stats`, field by field the engine's `EngineStats`: gauges now, counters since it started."""
+    """Body of `GET /stats`, field by field the engine's `EngineStats`: gauges now, counters since it started.
+
+    The first ones tell what a replica can do, by its engine's own measure; each is 0 where it is not known yet.
+    """
 
     load_percent: int = Field(default=0, ge=0, le=100)
+    slots: int = Field(default=0, ge=0)
+    """Completions it can run at once."""
     running: int = Field(default=0, ge=0)
     waiting: int = Field(default=0, ge=0)
     prefill_waiting_ms: float = Field(default=0.0, ge=0)
     prefill_ms_per_token: float = Field(default=0.0, ge=0)
+    """What a token of a prompt takes that is computed and not found in the cache, in milliseconds."""
+    decode_ms_per_request: float = Field(default=0.0, ge=0)
+    """By how many milliseconds one more running request lengthens everybody's next token, its own included.
+
+    It is that of a request whose prompt and completion so far have 2,048 tokens, at a replica that is busy enough for
+    computing to take longer than reading the weights. With fewer requests it is less, up to nothing.
+    """
     submitted: int = Field(default=0, ge=0)
     completed: int = Field(default=0, ge=0)
     cancelled: int = Field(default=0, ge=0)

@@ -42,10 +42,16 @@ class _EngineView(ResourceView):
     max_model_length: int | None = None
 
 
+class _AutoscalingView(ResourceView):
+    queue_time_target_ms: float = 200.0
+    """For which a request may wait, where the deployment does not say."""
+
+
 class _SpecView(ResourceView):
     model: _ModelView = _ModelView()
     engine: _EngineView = _EngineView()
     completion: CompletionDefaults = CompletionDefaults()
+    autoscaling: _AutoscalingView = _AutoscalingView()
 
 
 class _StatusView(ResourceView):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from aixcoder_serving.engine.interface import Generation, GenerationFailed
 from aixcoder_serving.engine.interface import Sampling as EngineSampling
 from aixcoder_serving.engine.interface import TokenLogprobs as EngineLogprobs
+from aixcoder_serving.engine.stops import Verdict
 from aixcoder_serving.fim.detokenize import TextStream
 from aixcoder_serving.fim.overlap import Trim
 from aixcoder_serving.fim.prompt import Prompt
@@ -58,7 +59,7 @@ class Completion:
         *,
         report: int = 0,
         generated: Sequence[int] = (),
-        over: bool = False,
+        over: Verdict | None = None,
         told_characters: int = 0,
         moved: Callable[[], None] = lambda: None,
         ended: Callable[[int | None], None] = lambda cached: None,
@@ -66,10 +67,11 @@ class Completion:
     ) -> None:
         """`report`: the first load report that counts it. `generated`: what another replica chose before.
 
-        `told_characters`: how much of its text that one has told; `over`: its last token ends the completion.
+        `told_characters`: how much of its text that one has told; `over`: how its last token ends the completion, where
+        it does.
 
-        `moved` is called when it gets its first tokens, `ended` when it is over, with the tokens found in the cache
-        where that is known.
+        `moved` is called when it gets its first tokens, `ended` when it is over, with the prompt's tokens that were in
+        the cache, where it was computed and that is known.
         """
         self._vocabulary = vocabulary
         self._prompt = prompt
@@ -101,19 +103,23 @@ class Completion:
         told = self._told_characters
         if self._generated:  # another replica told most of it; how much it held back is not known here
             trim.push(text.push(self._generated, sum(len(self._vocabulary.bytes_of(i)) for i in self._generated)))
-        moved = False
+        moved = begun = False
         try:
             async for delta in self._generation:
+                cached = None if begun else self._cached(delta.cached_tokens)
+                begun = True
                 for start in range(0, len(delta.prompt_logprobs), _PROMPT_LOGPROBS):
-                    part = delta.prompt_logprobs[start : start + _PROMPT_LOGPROBS]
-                    yield Delta(text="", token_ids=(), prompt_logprobs=self._logprobs(part))
+                    part = self._logprobs(delta.prompt_logprobs[start : start + _PROMPT_LOGPROBS])
+                    yield Delta(text="", token_ids=(), prompt_logprobs=part, cached_tokens=cached)
+                    cached = None
                 if delta.token_ids:
                     if not moved:
                         moved = True
                         self._moved()
                     shown = trim.push(text.push(delta.token_ids, delta.held_bytes))
                     shown, told = shown[told:], max(told - len(shown), 0)
-                    yield Delta(text=shown, token_ids=delta.token_ids, logprobs=self._logprobs(delta.logprobs))
+                    logprobs = self._logprobs(delta.logprobs)
+                    yield Delta(text=shown, token_ids=delta.token_ids, logprobs=logprobs, cached_tokens=cached)
                 if trim.done:
                     self._generation.cancel()
         except GenerationFailed as fault:
@@ -121,20 +127,26 @@ class Completion:
             yield Failed(status=503 if self._engine_lost() else 500, message=str(fault))
             return
         finish = self._generation.finish
-        self._ended(None if finish is None else finish.cached_tokens)
+        self._ended(self._cached(finish.cached_tokens) if finish is not None and begun else None)
         if self._abandoned or finish is None:
             return
         if finish.reason == "cancelled" and not trim.done:
             yield Failed(status=503, message="the replica stopped before the completion ended: send it again")
             return
-        if rest := (trim.push(text.finish(finish.trim_bytes)) + trim.finish())[told:]:
+        trim_bytes = finish.trim_bytes if self._over is None else self._over.trim_bytes
+        if rest := (trim.push(text.finish(trim_bytes)) + trim.finish())[told:]:
             yield Delta(text=rest, token_ids=())
+        reason = finish.reason if self._over is None else self._over.reason
         yield Finished(
-            finish_reason="stop" if self._over or finish.reason == "cancelled" else finish.reason,
+            finish_reason="stop" if reason == "cancelled" else reason,
             prompt_tokens=len(self._prompt.ids),
             completion_tokens=len(self._generated) + finish.completion_tokens,
-            cached_tokens=finish.cached_tokens,
+            cached_tokens=self._cached(finish.cached_tokens),
         )
+
+    def _cached(self, tokens: int) -> int:
+        """Of the prompt: the engine's own goes on with what was generated elsewhere, and may find that too."""
+        return min(tokens, len(self._prompt.ids))
 
     def _logprobs(self, found: tuple[EngineLogprobs, ...]) -> tuple[TokenLogprobs, ...]:
         return tuple(

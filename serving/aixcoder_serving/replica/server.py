@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from aixcoder_serving.protocol import CompletionRequest, Refused
+from aixcoder_serving.protocol import PROTOCOL_VERSION, CompletionRequest, Refused, Versioned
 from aixcoder_serving.replica.authority import Authority
 from aixcoder_serving.replica.completion import Completion
 from aixcoder_serving.replica.events import LoadReporter
@@ -141,11 +141,21 @@ async def _read(receive: Receive) -> bytes | None:
 def _parse(body: bytes) -> CompletionRequest:
     """Raises `Refusal`: it names the field and what is wrong, never what was sent."""
     try:
-        return CompletionRequest.model_validate_json(body)
+        request = CompletionRequest.model_validate_json(body)
     except ValidationError as error:
+        with suppress(ValidationError):  # in another version it need not look like ours
+            _check_version(Versioned.model_validate_json(body))
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise Refusal(400, f"{field or 'body'}: {first['msg']}", field or None) from None
+    _check_version(request)
+    return request
+
+
+def _check_version(request: Versioned) -> None:
+    if request.version != PROTOCOL_VERSION:
+        spoken = f"version {request.version} of the protocol, this replica speaks {PROTOCOL_VERSION}"
+        raise Refusal(400, f"the request is in {spoken}", "version")
 
 
 async def _gone(receive: Receive) -> None:

@@ -19,6 +19,7 @@ from aixcoder_serving.engine.interface import (
     LoadFailed,
     RequestRefused,
 )
+from aixcoder_serving.engine.stops import ended
 from aixcoder_serving.fim.prompt import NoRoom, Prompt, build
 from aixcoder_serving.fim.vocabulary import Vocabulary, VocabularyError
 from aixcoder_serving.protocol import (
@@ -171,14 +172,14 @@ class ReplicaService:
         # Counted before its prompt is built: others come meanwhile.
         accepted = self._admission.accept(_estimate(request), request.sampling.max_tokens)
 
-        def ended(cached_tokens: int | None) -> None:
+        def left(cached_tokens: int | None) -> None:
             self._admission.ended(accepted, cached_tokens)
             self.changed.set()
 
         try:
-            completion = await self._start(vocabulary, engine, request, ended)
+            completion = await self._start(vocabulary, engine, request, left)
         except BaseException:
-            ended(None)
+            left(None)
             raise
         self._admission.submitted(accepted, completion.prompt_tokens)
         self.changed.set()
@@ -189,18 +190,18 @@ class ReplicaService:
         vocabulary: Vocabulary,
         engine: Engine,
         request: CompletionRequest,
-        ended: Callable[[int | None], None],
+        left: Callable[[int | None], None],
     ) -> Completion:
         length, max_tokens = self.settings.max_model_length, request.sampling.max_tokens
         begun = request.generated_token_ids
         sampling = engine_sampling(request.sampling, vocabulary, len(begun))
         # The replica that began it may have died between the last token and the word that it is the last.
-        over = bool(begun) and begun[-1] in sampling.stop_ids and not sampling.ignore_eos
+        over = ended(engine_sampling(request.sampling, vocabulary), vocabulary.token_bytes, begun)
         try:
             prompt = await asyncio.to_thread(_prompt, vocabulary, request, length - max_tokens)
             generation = engine.submit(
                 (*prompt.ids, *begun),
-                replace(sampling, max_tokens=0, min_tokens=0) if over else sampling,
+                sampling if over is None else replace(sampling, max_tokens=0, min_tokens=0),
                 draft=request.draft_token_ids,
                 cache_salt=request.cache_salt,
             )
@@ -219,7 +220,7 @@ class ReplicaService:
             over=over,
             told_characters=request.told_characters,
             moved=self.changed.set,
-            ended=ended,
+            ended=left,
             engine_lost=lambda: engine.failure is not None,
         )
 

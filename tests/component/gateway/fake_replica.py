@@ -185,7 +185,7 @@ class FakeReplica:
                 )
                 break
             await asyncio.sleep(script.delay)
-            await say(Delta(text=f"{self.name}{n} ", token_ids=(n,)))
+            await say(Delta(text=f"{self.name}{n} ", token_ids=(n,), cached_tokens=None if entry.deltas else 2))
             entry.deltas += 1
         entry.end = entry.end or "ended"
         await write(b"", more=False)

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from statistics import median, quantiles
 from typing import Any
 
@@ -14,19 +15,26 @@ import pytest
 import pytest_asyncio
 
 from aixcoder_serving.gateway.static import StaticRoutes
-from tests.component.gateway.conftest import Running, rss_mb, running
+from tests.component.gateway.conftest import Running, load, rss_mb, running
 from tests.component.replica.conftest import Replica, settings, start
 
 TEXT = "def _put(self, item):\n    heappush(self.queue, item)\n\n" * 6
 
 
-@pytest_asyncio.fixture
-async def replica() -> AsyncIterator[Replica]:
+@asynccontextmanager
+async def replica_with(**changes: Any) -> AsyncIterator[Replica]:
+    """A real one, that no other test has used."""
     async with aiohttp.ClientSession() as client:
-        started = await start(settings(max_concurrent_sequences=16, threads=1), client)
+        started = await start(settings(threads=1, **changes), client)
         await started.service.loaded()
         yield started
         await started.stop()
+
+
+@pytest_asyncio.fixture
+async def replica() -> AsyncIterator[Replica]:
+    async with replica_with(max_concurrent_sequences=16) as started:
+        yield started
 
 
 @pytest_asyncio.fixture
@@ -134,3 +142,30 @@ async def test_a_close_frees_the_slot_within_a_step(gateway: Running, replica: R
     p99 = quantiles(times, n=100)[98]
     print(f"close → slot free: median {median(times):.1f} ms, p99 {p99:.1f} ms; a step takes {step:.1f} ms")
     assert (stats.running, stats.blocks_used) == (0, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_close_during_prefill_frees_all_within_a_step(stream: bool) -> None:
+    prompt = [1, *(300 + i * i % 1700 for i in range(15_000))]
+    body = {"prompt": prompt, "max_tokens": 20, "stream": stream}
+    async with (
+        replica_with(max_model_length=16_384, step_budget_ms=50.0) as replica,
+        running(StaticRoutes.one("tiny", f"127.0.0.1:{replica.listener.port}")) as gateway,
+    ):
+        stats = replica.service.engine_stats
+        asking = asyncio.create_task(gateway.session.post(f"{gateway.url}/v1/completions", json=body))
+        async with asyncio.timeout(30):
+            while (before := stats()).steps < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        asking.cancel()
+        await idle(replica)
+        after = stats()
+        print(f"{before.tokens_prefilled} tokens at the cancel, {after.tokens_prefilled} at the end")
+        assert (before.running, before.tokens_decoded) == (1, 0)
+        # The step that ran, and one that was planned before the cancel was there.
+        assert after.steps <= before.steps + 2
+        assert after.tokens_prefilled < len(prompt)
+        assert (after.cancelled, after.completed, after.running, after.waiting, after.blocks_used) == (1, 0, 0, 0, 0)
+        assert await gateway.metric("aixcoder_gateway_requests_total", outcome="client_gone_prefill") == 1
+        counters = (await load(gateway)).deployments[0].counters
+        assert (counters.cancelled_prefill, counters.tokens_decoded) == (1, 0)

@@ -56,6 +56,13 @@ class Replica:
         self.client = client
         self.url = f"http://127.0.0.1:{listener.port}"
 
+    @property
+    def engine(self) -> int:
+        """The process of its engine, once loaded."""
+        pid = getattr(self.service._engine, "pid", None)
+        assert isinstance(pid, int)
+        return pid
+
     def post(self, **request: Any) -> Any:
         return self.client.post(f"{self.url}/generate", json={"id": "test", **request})
 

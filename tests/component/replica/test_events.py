@@ -5,11 +5,13 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from aixcoder_serving.engine.watchdog import Heartbeat
 from aixcoder_serving.protocol import Delta, Finished, LoadReport, Started
 from tests.component.replica.conftest import (
     LONG,
@@ -49,6 +51,34 @@ class Listening:
             assert report is not None, "the stream ended"
             if report.model_dump() | expected == report.model_dump():
                 return report
+
+
+def heartbeats(pid: int) -> list[Heartbeat]:
+    """The pages by which an engine's process and its ranks show that they move."""
+    files = [file for file in Path(f"/proc/{pid}/fd").iterdir() if "memfd:heartbeat" in os.readlink(file)]
+    return [Heartbeat(os.open(file, os.O_RDWR)) for file in files]
+
+
+@asynccontextmanager
+async def seeming_to_live(pid: int) -> AsyncIterator[None]:
+    """Stop an engine's process, but beat in its place."""
+    pages = heartbeats(pid)
+
+    async def beat() -> None:
+        while True:
+            for heartbeat in pages:
+                heartbeat.beat()
+            await asyncio.sleep(0.1)
+
+    os.kill(pid, signal.SIGSTOP)
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        beating.cancel()
+        for heartbeat in pages:
+            heartbeat.close()
 
 
 @asynccontextmanager
@@ -141,6 +171,20 @@ async def test_one_that_was_over_ends_at_once(shared: Replica) -> None:
     assert finished(rest).completion_tokens == finished(whole).completion_tokens
 
 
+async def test_one_that_a_stop_string_ended_ends_at_once(shared: Replica) -> None:
+    request: dict[str, Any] = {"prefix": PREFIX, "suffix": SUFFIX, "sampling": {"max_tokens": 30, "stop": ["(self"]}}
+    whole = await shared.generate(**request)
+    assert (finished(whole).finish_reason, text_of(whole)) == ("stop", "        return len")
+    before = await shared.stats()
+    for told in (0, 5, len(text_of(whole))):
+        rest = await shared.generate(**request, generated_token_ids=ids_of(whole), told_characters=told)
+        assert (ids_of(rest), text_of(rest)) == ([], text_of(whole)[told:])
+        end, expected = finished(rest), finished(whole)
+        assert (end.finish_reason, end.completion_tokens) == (expected.finish_reason, expected.completion_tokens)
+    after = await shared.stats()
+    assert after["steps"] == before["steps"], "nothing is computed"
+
+
 async def test_a_stop_string_over_the_border_is_found(shared: Replica) -> None:
     request: dict[str, Any] = {"prefix": PREFIX, "suffix": SUFFIX, "sampling": {"max_tokens": 12}}
     free = [message for message in await shared.generate(**request) if isinstance(message, Delta)]
@@ -172,10 +216,7 @@ async def test_who_drains_says_so(replica: Replica) -> None:
 async def test_the_end_of_the_engine_is_the_end_of_the_stream(replica: Replica) -> None:
     async with listening(replica) as stream, replica.post(**LONG) as answer:
         await answer.content.readline()
-        engine = replica.service._engine
-        assert engine is not None
-        pid = getattr(engine, "pid", None)
-        assert isinstance(pid, int)
+        pid = replica.engine
         began = asyncio.get_running_loop().time()
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -187,6 +228,27 @@ async def test_the_end_of_the_engine_is_the_end_of_the_stream(replica: Replica) 
         print(f"a frozen engine ends the stream after {seconds:.2f} s")
         status, page = await replica.get("/ready")
         assert (status, page["phase"]) == (503, "failed")
+
+
+async def test_an_engine_that_makes_no_step_is_noticed_though_it_seems_to_live(replica: Replica) -> None:
+    """The steps alone tell."""
+    async with listening(replica) as stream, replica.post(**LONG) as answer:
+        await answer.content.readline()
+        await stream.until(running=1)
+        async with seeming_to_live(replica.engine):
+            stopped = asyncio.get_running_loop().time()
+            while await stream.next() is not None:
+                pass
+            print(f"no step ends the stream after {asyncio.get_running_loop().time() - stopped:.2f} s")
+            assert len({report.steps for report in stream.reports[-4:]}) == 1
+            status, page = await replica.get("/ready")
+            assert (status, page["message"]) == (503, "the engine has made no step for 2 s, with work to do")
+            async with replica.client.get(f"{replica.url}/events") as again:
+                assert await again.read() == b"", "nothing is told while it stands still"
+            assert replica.service.engine_failure is None
+        await replica.until("/ready", phase="ready")
+    async with listening(replica) as stream:
+        await stream.until(running=0, tokens=0)
 
 
 async def test_a_finished_request_leaves_its_room(shared: Replica) -> None:

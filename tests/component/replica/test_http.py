@@ -57,7 +57,9 @@ async def test_token_ids_run_as_they_are(shared: Replica) -> None:
     ids = AutoTokenizer.from_pretrained(TINY).encode(f"<s>{PREFIX}", add_special_tokens=False)
     assert started.prompt_tokens == len(ids)
     as_ids = await shared.generate(prompt_token_ids=ids, sampling={"max_tokens": 8})
-    assert finished(as_ids).cached_tokens == len(ids) - 1, "the second prompt is the first one"
+    told = [message.cached_tokens for message in as_ids if isinstance(message, Delta)]
+    assert (told[0], set(told[1:])) == (len(ids) - 1, {None}), "the second prompt is the first one"
+    assert finished(as_ids).cached_tokens == len(ids) - 1
     assert (text_of(as_ids), ids_of(as_ids)) == (text_of(as_text), ids_of(as_text))
 
 
@@ -104,6 +106,8 @@ async def test_nothing_asked_for(shared: Replica) -> None:
         ({"prefix": "secret", "sampling": {"temperature": 9}}, 400, "sampling.temperature", "less than or equal to 2"),
         ({"prefix": "secret", "sampling": {"stop": ["", "x"]}}, 400, "sampling.stop.0", "at least 1 character"),
         ({"prefix": "secret", "sampling": {"max_tokens": 5000}}, 400, "max_tokens", "max_tokens 5000 of 2048"),
+        ({"prefix": "secret", "version": 2}, 400, "version", "in version 2 of the protocol, this replica speaks 1"),
+        ({"sonnet": "secret", "version": 0}, 400, "version", "in version 0 of the protocol, this replica speaks 1"),
         ({"prompt_token_ids": []}, 400, "prompt", "the prompt is empty"),
         ({"prompt_token_ids": [1, 99999]}, 400, "prompt", "token id 99999"),
         ({"prompt_token_ids": [-1]}, 400, "prompt_token_ids.0", "greater than or equal to 0"),
@@ -148,7 +152,9 @@ async def test_ready_and_stats(shared: Replica) -> None:
     await shared.generate(prompt_token_ids=[1, 1500], sampling={"max_tokens": 3}, cache_salt="for this test alone")
     after = await shared.stats()
     counts = {name: after[name] - before[name] for name in after if isinstance(after[name], int)}
-    assert after["load_percent"] == 100
+    assert (after["load_percent"], after["slots"]) == (100, 2)
+    assert after["prefill_ms_per_token"] > 0
+    assert after["decode_ms_per_request"] >= after["prefill_ms_per_token"], "a token, its row and what it reads"
     assert (after["running"], after["waiting"], after["blocks_used"]) == (0, 0, 0)
     assert (counts["completed"], counts["cancelled"], counts["failed"]) == (1, 0, 0)
     assert (counts["tokens_prefilled"], counts["tokens_decoded"]) == (2, 3)

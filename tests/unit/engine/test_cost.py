@@ -47,6 +47,12 @@ def test_a_draft_costs_its_rows() -> None:
     assert (room.left(6), room.left(6, with_rows=True)) == (6, 1)
 
 
+def test_one_more_request_beyond_the_floor() -> None:
+    cost = Cost(floor=2.0, base=1.0, per_token=0.25, per_read=0.001, per_row=0.5)
+    few, many = (cost.milliseconds(n, n, n * 2048) for n in (10, 11))
+    assert many - few == pytest.approx(cost.per_request)
+
+
 def test_room_ends_at_the_buffers() -> None:
     assert Room(Cost(0.0, 0.0, 0.001, 0.0), budget=1000, most=64).left(0) == 64
 

@@ -18,6 +18,13 @@ def test_a_request_alone() -> None:
     assert bench.answers[number].finish == Finish("length", 8)
 
 
+def test_what_it_can_do_is_told() -> None:
+    cost = Cost(floor=1.0, base=0.5, per_token=0.1, per_read=0.001, per_row=0.2)
+    stats = Bench(slots=3, cost=cost).engine.stats()
+    assert (stats.slots, stats.prefill_ms_per_token) == (3, 0.1)
+    assert stats.decode_ms_per_request == pytest.approx(0.1 + 0.2 + 2.048)
+
+
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 32, 33, 200])
 def test_the_same_prompt_again_costs_one_token(length: int) -> None:
     bench = Bench(drafting=False)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aixcoder_serving.engine.interface import RequestRefused, Sampling
-from aixcoder_serving.engine.stops import Ending, Verdict
+from aixcoder_serving.engine.stops import Ending, Verdict, ended
 from aixcoder_serving.engine.validation import validate
 from tests.unit.engine.engine_bench import BYTES, Bench, alone, ids
 
@@ -42,6 +42,35 @@ def test_it_ends_at_the_same_token(
         most - begun, max(whole.min_tokens - begun, 0), stop=whole.stop, first_line=first_line, n_indent=n_indent
     )
     assert last(left, tokens, begun) == end
+    assert ended(whole, TEXTS, tokens[:begun]) is None
+    if end is not None:
+        assert ended(whole, TEXTS, tokens[: end[0]]) == end[1]
+
+
+STOP = Sampling(stop=("ab",))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "tokens", "verdict"),
+    [
+        pytest.param(STOP, [], None, id="nothing was generated"),
+        pytest.param(STOP, [0], None, id="half a stop string"),
+        pytest.param(STOP, [1, 0, 1], Verdict("stop", 2), id="a stop string, over two tokens"),
+        pytest.param(Sampling(stop=("ab",), min_tokens=3), [1, 0, 1], None, id="complete too early"),
+        pytest.param(Sampling(stop=("ab",), min_tokens=2), [1, 0, 1], Verdict("stop", 2), id="late enough"),
+        pytest.param(Sampling(first_line=True), [0, 5], Verdict("stop", 2), id="the first line"),
+        pytest.param(Sampling(n_indent=2), [0, 3, 1], Verdict("stop", 2), id="a line indented too little"),
+        pytest.param(Sampling(stop_ids=frozenset({7})), [0, 7], Verdict("stop"), id="a stop id"),
+        pytest.param(Sampling(stop_ids=frozenset({7}), ignore_eos=True), [0, 7], None, id="one that ends nothing"),
+        pytest.param(Sampling(max_tokens=2), [0, 1], Verdict("length"), id="the length"),
+        pytest.param(
+            Sampling(max_tokens=2, stop=("ab",)), [0, 1], Verdict("stop", 2), id="a stop string before length"
+        ),
+        pytest.param(Sampling(max_predict_ms=1.0), [0, 3], None, id="a time that no other replica knows"),
+    ],
+)
+def test_what_is_there_may_be_all_of_it(sampling: Sampling, tokens: list[int], verdict: Verdict | None) -> None:
+    assert ended(sampling, TEXTS, tokens) == verdict
 
 
 @pytest.mark.parametrize("begun", [1, 5, 17, 39])

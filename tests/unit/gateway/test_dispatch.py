@@ -68,6 +68,19 @@ class Table:
     async def run(self) -> None: ...
 
 
+def a_wish(
+    name: str,
+    *,
+    key: str = "k",
+    who: Editor | None = None,
+    prefix: str = "x",
+    patience: float = 5.0,
+    deployment: DeploymentView = DEPLOYMENT,
+) -> Wish:
+    request = CompletionRequest(id=name, prefix=prefix, suffix="s", sampling=Sampling(max_tokens=50))
+    return Wish(deployment, request, key, 1.0, who, affinity(who, request), 100, 10, 0, patience)
+
+
 @dataclass
 class Desk:
     """A dispatcher over two replicas, and the requests that have a place."""
@@ -80,12 +93,20 @@ class Desk:
     placed: dict[str, str] = field(default_factory=dict)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     release: dict[str, asyncio.Event] = field(default_factory=dict)
+    wishes: dict[str, Wish] = field(default_factory=dict)
 
     def ask(
-        self, name: str, *, key: str = "k", who: Editor | None = None, prefix: str = "x", patience: float = 5.0
+        self,
+        name: str,
+        *,
+        key: str = "k",
+        who: Editor | None = None,
+        prefix: str = "x",
+        patience: float = 5.0,
+        deployment: DeploymentView = DEPLOYMENT,
     ) -> asyncio.Task[None]:
-        request = CompletionRequest(id=name, prefix=prefix, suffix="s", sampling=Sampling(max_tokens=50))
-        wish = Wish(DEPLOYMENT, request, key, 1.0, who, affinity(who, request), 100, 10, 0, patience)
+        wish = a_wish(name, key=key, who=who, prefix=prefix, patience=patience, deployment=deployment)
+        self.wishes[name] = wish
         self.release[name] = asyncio.Event()
 
         async def hold() -> None:
@@ -172,6 +193,67 @@ async def test_a_refused_request_goes_back_to_its_place() -> None:
             await desk.settle()
         await asyncio.gather(first, second)
         assert places == ["first 0", "first 1", "second 0"]
+
+
+async def test_a_refused_request_that_was_typed_on_meanwhile_is_superseded() -> None:
+    me = Editor("k", "s")
+    old, new = a_wish("old", who=me, prefix="def f"), a_wish("new", who=me, prefix="def fo")
+    async with opened() as desk:
+        desk.reports.tell(ONE, 1)
+        desk.reports.tell(TWO, 0)
+        async with desk.dispatcher.place(old) as address:
+            newer = asyncio.ensure_future(desk.dispatcher.place(new).__aenter__())
+            await desk.settle()
+            desk.fleet.load(address).refused("old")
+        with pytest.raises(Superseded):
+            await desk.dispatcher.place(old).__aenter__()
+        newer.cancel()
+        await asyncio.gather(newer, return_exceptions=True)
+
+
+async def test_one_that_a_replica_has_begun_is_not_superseded_while_it_waits_for_another() -> None:
+    me = Editor("k", "s")
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        old = desk.ask("old", who=me, prefix="def f")
+        desk.wishes["old"].begun = True
+        await desk.settle()
+        desk.ask("new", who=me, prefix="def fo")
+        await desk.settle()
+        assert not old.done()
+
+
+async def test_a_more_patient_client_that_joins_lengthens_the_wait() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        waits = desk.ask("r", patience=0.05)
+        await desk.settle()
+        desk.wishes["r"].last(5.0, asyncio.get_running_loop().time())
+        await asyncio.sleep(0.15)
+        assert not waits.done()
+        desk.reports.tell(ONE, 1)
+        await desk.settle()
+        assert desk.placed == {"r": ONE}
+
+
+async def test_a_queue_of_a_deployment_that_is_no_more_is_forgotten() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 1)
+        await asyncio.sleep(0)
+        desk.ask("r")
+        await desk.settle()
+        desk.release["r"].set()
+        await desk.settle()
+        ticks = asyncio.create_task(desk.dispatcher.run())
+        await asyncio.sleep(0.15)
+        assert len(desk.dispatcher._queues) == 1
+        desk.table.view = View.of([], {})
+        await asyncio.sleep(0.15)
+        assert not desk.dispatcher._queues
+        ticks.cancel()
+        await asyncio.gather(ticks, return_exceptions=True)
 
 
 async def test_a_wait_ends_with_the_clients_patience() -> None:
@@ -304,13 +386,16 @@ async def test_who_dies_or_leaves_gets_nothing_new() -> None:
         assert "waits" not in desk.placed
 
 
-async def test_late_ones_are_counted_once_whatever_became_of_them() -> None:
+@pytest.mark.parametrize(("target_ms", "late"), [(None, 1), (20, 1), (400, 0)])
+async def test_late_ones_are_counted_once_whatever_became_of_them(target_ms: int | None, late: int) -> None:
+    spec = {} if target_ms is None else {"autoscaling": {"queueTimeTargetMs": target_ms}}
+    deployment = DeploymentView.model_validate(DEPLOYMENT.model_dump(by_alias=True) | {"spec": spec})
     async with opened() as desk:
         desk.reports.tell(ONE, 0)
         desk.reports.tell(TWO, 0)
         with pytest.raises(Problem):
-            await desk.ask("r", patience=0.25)
-        assert desk.ledger.page(0).deployments[0].counters.waited_over_target == 1
+            await desk.ask("r", patience=0.25, deployment=deployment)
+        assert desk.ledger.page(0).deployments[0].counters.waited_over_target == late
 
 
 async def test_a_revision_without_room_leaves_its_share_to_the_other() -> None:

@@ -11,9 +11,11 @@ from aixcoder_serving.gateway.fair_queue import FairQueue, Waiting
 _count = itertools.count()
 
 
-def entry(key: str, tokens: int = 100, *, editor: str | None = None, deadline: float = 10.0) -> Waiting[int]:
+def entry(
+    key: str, tokens: int = 100, *, editor: str | None = None, deadline: float = 10.0, since: float = 0.0
+) -> Waiting[int]:
     who = Editor(key, editor) if editor is not None else None
-    return Waiting(key, who, tokens, deadline, 0.0, 7, next(_count))
+    return Waiting(key, who, tokens, deadline, since, 7, next(_count))
 
 
 def drain(queue: FairQueue[int], most: int = 1000) -> list[Waiting[int]]:
@@ -80,6 +82,14 @@ def test_inside_a_key_the_earliest_deadline_and_inside_an_editor_the_newest() ->
     for found in (old, other, new, nobody):
         queue.push(found)
     assert drain(queue) == [other, nobody, new, old]
+
+
+def test_one_that_comes_back_stands_where_it_stood_among_its_editors() -> None:
+    queue = FairQueue[int]()
+    back, newest, middle = (entry("a", editor="x", since=since) for since in (1.0, 3.0, 2.0))
+    for found in (middle, newest, back):
+        queue.push(found)
+    assert drain(queue) == [newest, middle, back]
 
 
 def test_who_leaves_is_charged_nothing_and_leaves_nothing() -> None:

@@ -22,6 +22,7 @@ from aixcoder_serving.gateway.routing import View
 from aixcoder_serving.gateway.setbacks import Poison, RetryBudget
 from aixcoder_serving.gateway.upstream import Broken, Busy, Lost, NotTaken, Rejected, UpstreamError
 from aixcoder_serving.protocol import (
+    PROTOCOL_VERSION,
     CompletionRequest,
     Delta,
     DeploymentView,
@@ -78,10 +79,9 @@ class Replicas:
         self.tell(address)
         await self.ends[address]
 
-    def tell(self, address: str) -> None:
-        self.takers[address](
-            LoadReport(number=1, slots=4, running=0, waiting=0, room=4, tokens=0, blocks_free=1, steps=0)
-        )
+    def tell(self, address: str, version: int = PROTOCOL_VERSION) -> None:
+        report = LoadReport(number=1, slots=4, running=0, waiting=0, room=4, tokens=0, blocks_free=1, steps=0)
+        self.takers[address](report.model_copy(update={"version": version}))
 
 
 @dataclass
@@ -293,10 +293,52 @@ async def test_the_death_of_a_replica_is_noticed_by_its_reports() -> None:
         assert await asyncio.wait_for(reader, 1) == "abc"
 
 
-async def test_what_was_used_is_counted() -> None:
-    async with sky(WHOLE) as up:
+COMPUTED = TEXT[0].model_copy(update={"cached_tokens": 1})
+"""The first delta of a replica that tells what it found in its cache."""
+
+
+@pytest.mark.parametrize(
+    ("scripts", "prefilled", "decoded"),
+    [
+        pytest.param([[STARTED, COMPUTED, *TEXT[1:], FINISHED]], 4, 3, id="whole"),
+        pytest.param([WHOLE], 4, 3, id="by a replica of before, which tells it at the end"),
+        pytest.param([[STARTED, FINISHED.model_copy(update={"completion_tokens": 0})]], 0, 0, id="nothing to compute"),
+        pytest.param(
+            [[STARTED, COMPUTED, Lost("x")], [STARTED, TEXT[1].model_copy(update={"cached_tokens": 0}), FINISHED]],
+            4 + 5,
+            2,
+            id="at two replicas",
+        ),
+    ],
+)
+async def test_what_was_used_is_counted(scripts: list[list[Step]], prefilled: int, decoded: int) -> None:
+    async with sky(*scripts) as up:
         await up.whole(up.wish())
-        assert (up.counters.tokens_prefilled, up.counters.tokens_decoded) == (4, 3)
+        assert (up.counters.tokens_prefilled, up.counters.tokens_decoded) == (prefilled, decoded)
+
+
+@pytest.mark.parametrize(
+    ("script", "prefilled"),
+    [
+        pytest.param([STARTED, COMPUTED, 5.0], 4, id="after its first token"),
+        pytest.param([STARTED, 5.0], 0, id="before it"),
+    ],
+)
+async def test_what_one_used_that_is_cancelled_is_counted(script: list[Step], prefilled: int) -> None:
+    async with sky(script) as up:
+        reader = asyncio.create_task(up.whole(up.wish()))
+        await asyncio.sleep(0.02)
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        assert (up.counters.tokens_prefilled, up.counters.completed) == (prefilled, 0)
+
+
+async def test_an_older_replica_is_asked_in_its_version() -> None:
+    async with sky(WHOLE) as up:
+        for address in (ONE, TWO):
+            up.replicas.tell(address, version=PROTOCOL_VERSION - 1)
+        await up.whole(up.wish())
+        assert up.replicas.asked[0][1].version == PROTOCOL_VERSION - 1
 
 
 async def test_who_leaves_with_the_whole_answer_has_not_cancelled() -> None:

@@ -25,7 +25,7 @@ async def test_a_reader_that_is_late_gets_all_in_one() -> None:
     transcript = Transcript()
     for message in (STARTED, delta("a", 1), delta("", 2), delta("b", 3), FINISHED):
         transcript.add(message)
-    assert await read(transcript) == [Piece("ab", started=STARTED, finished=FINISHED)]
+    assert await read(transcript) == [Piece("ab", finished=FINISHED)]
     assert transcript.token_ids == [1, 2, 3]
 
 

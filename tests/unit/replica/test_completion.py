@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from aixcoder_serving.engine.interface import Delta as Written
 from aixcoder_serving.engine.interface import Finish, GenerationFailed
 from aixcoder_serving.engine.interface import TokenLogprobs as Computed
+from aixcoder_serving.engine.stops import Verdict
 from aixcoder_serving.fim.prompt import Prompt
 from aixcoder_serving.fim.vocabulary import Vocabulary
 from aixcoder_serving.protocol import Delta, Failed, Finished, LikelyToken, TokenLogprobs
@@ -24,8 +26,9 @@ def vocabulary() -> Vocabulary:
 class Script:
     """A generation that writes one delta a step and ends when it is cancelled, or by a fault."""
 
-    def __init__(self, deltas: list[Written], *, fault: str | None = None) -> None:
+    def __init__(self, deltas: list[Written], *, fault: str | None = None, cached: int = 0) -> None:
         self._deltas = deltas
+        self._cached = cached
         self._written = 0
         self._fault = fault
         self.cancelled = False
@@ -37,7 +40,8 @@ class Script:
             yield self._deltas[self._written - 1]
         if self._fault is not None:
             raise GenerationFailed(self._fault)
-        self.finish = Finish("cancelled" if self.cancelled else "length", self._written)
+        reason: Literal["cancelled", "length"] = "cancelled" if self.cancelled else "length"
+        self.finish = Finish(reason, self._written, cached_tokens=self._cached)
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -112,3 +116,65 @@ async def test_a_long_prompts_logprobs_come_in_several_messages(vocabulary: Voca
     assert [len(delta.prompt_logprobs) for delta in deltas] == [512, 512, 76, 0]
     assert [found.logprob for delta in deltas for found in delta.prompt_logprobs] == [-float(i) for i in range(1100)]
     assert [delta.token_ids for delta in deltas] == [(), (), (), (700,)]
+
+
+PROMPT = Prompt((1, 300, 301, 302))
+
+
+@pytest.mark.parametrize(
+    ("written", "generated", "told"),
+    [
+        pytest.param([Written((700,), cached_tokens=3), Written((701,), cached_tokens=3)], [], [3, None], id="tokens"),
+        pytest.param([Written((700,), cached_tokens=0)], [], [0], id="none were found"),
+        pytest.param(
+            [Written((), prompt_logprobs=(Computed(300, -1.0),) * 600), Written((700,))],
+            [],
+            [0, None, None],
+            id="the prompt's logprobs",
+        ),
+        pytest.param([Written((702,), cached_tokens=5)], [700, 701], [4], id="what another one chose is no prompt"),
+    ],
+)
+async def test_the_first_delta_tells_what_was_cached(
+    vocabulary: Vocabulary, written: list[Written], generated: list[int], told: list[int | None]
+) -> None:
+    left: list[int | None] = []
+    script = Script(written, cached=written[0].cached_tokens)
+    made = Completion(vocabulary, PROMPT, script, generated=generated, ended=left.append)
+    messages = [message async for message in made.messages()]
+    assert [
+        message.cached_tokens
+        for message in messages
+        if isinstance(message, Delta)
+        if message.token_ids or message.prompt_logprobs
+    ] == told
+    assert isinstance(messages[-1], Finished)
+    assert [messages[-1].cached_tokens] == told[:1] == left
+
+
+async def test_of_what_was_not_computed_nothing_was_cached(vocabulary: Vocabulary) -> None:
+    left: list[int | None] = []
+    async for _ in Completion(vocabulary, PROMPT, Script([]), ended=left.append).messages():
+        pass
+    assert left == [None]
+
+
+@pytest.mark.parametrize(
+    ("over", "text", "reason"),
+    [
+        pytest.param(Verdict("stop", len("return 1\n")), "self.queue\n    ", "stop", id="a stop string"),
+        pytest.param(Verdict("stop"), "self.queue\n    return 1\n", "stop", id="a stop id"),
+        pytest.param(Verdict("length"), "self.queue\n    return 1\n", "length", id="the length"),
+    ],
+)
+@pytest.mark.parametrize("told", [0, 4])
+async def test_one_that_was_over_tells_what_is_left_of_its_text(
+    vocabulary: Vocabulary, over: Verdict, text: str, reason: str, told: int
+) -> None:
+    ids = vocabulary.encode("self.queue\n    return 1\n").ids
+    made = Completion(vocabulary, PROMPT, Script([]), generated=ids, over=over, told_characters=told)
+    _, delta, finished = [message async for message in made.messages()]
+    assert isinstance(delta, Delta)
+    assert isinstance(finished, Finished)
+    assert (delta.text, delta.token_ids) == (text[told:], ())
+    assert (finished.finish_reason, finished.completion_tokens) == (reason, len(ids))
