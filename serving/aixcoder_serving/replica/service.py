@@ -196,7 +196,8 @@ class ReplicaService:
         begun = request.generated_token_ids
         sampling = engine_sampling(request.sampling, vocabulary, len(begun))
         # The replica that began it may have died between the last token and the word that it is the last.
-        over = ended(engine_sampling(request.sampling, vocabulary), vocabulary.token_bytes, begun)
+        whole = engine_sampling(request.sampling, vocabulary) if begun else sampling
+        over = ended(whole, vocabulary.token_bytes, begun)
         try:
             prompt = await asyncio.to_thread(_prompt, vocabulary, request, length - max_tokens)
             generation = engine.submit(

@@ -144,12 +144,16 @@ async def test_a_close_frees_the_slot_within_a_step(gateway: Running, replica: R
     assert (stats.running, stats.blocks_used) == (0, 0)
 
 
+STEP_MS = 150.0
+"""More than the tenth of a second after which an engine tells again what it did: it tells each step."""
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_close_during_prefill_frees_all_within_a_step(stream: bool) -> None:
     prompt = [1, *(300 + i * i % 1700 for i in range(15_000))]
     body = {"prompt": prompt, "max_tokens": 20, "stream": stream}
     async with (
-        replica_with(max_model_length=16_384, step_budget_ms=50.0) as replica,
+        replica_with(max_model_length=16_384, step_budget_ms=STEP_MS) as replica,
         running(StaticRoutes.one("tiny", f"127.0.0.1:{replica.listener.port}")) as gateway,
     ):
         stats = replica.service.engine_stats

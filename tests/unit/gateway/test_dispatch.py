@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -95,18 +96,9 @@ class Desk:
     release: dict[str, asyncio.Event] = field(default_factory=dict)
     wishes: dict[str, Wish] = field(default_factory=dict)
 
-    def ask(
-        self,
-        name: str,
-        *,
-        key: str = "k",
-        who: Editor | None = None,
-        prefix: str = "x",
-        patience: float = 5.0,
-        deployment: DeploymentView = DEPLOYMENT,
-    ) -> asyncio.Task[None]:
-        wish = a_wish(name, key=key, who=who, prefix=prefix, patience=patience, deployment=deployment)
-        self.wishes[name] = wish
+    def ask(self, name: str, **wished: Any) -> asyncio.Task[None]:
+        """Ask for a place with `a_wish`, and hold it until it is released."""
+        wish = self.wishes[name] = a_wish(name, **wished)
         self.release[name] = asyncio.Event()
 
         async def hold() -> None:
@@ -175,8 +167,7 @@ async def test_a_refused_request_goes_back_to_its_place() -> None:
         places: list[str] = []
 
         async def refused(name: str, times: int) -> None:
-            request = CompletionRequest(id=name, prefix="x", suffix="s", sampling=Sampling(max_tokens=50))
-            wish = Wish(DEPLOYMENT, request, "k", 1.0, None, b"", 100, 10, 0, 5.0)
+            wish = a_wish(name)
             for attempt in range(times + 1):
                 async with desk.dispatcher.place(wish) as address:
                     places.append(f"{name} {attempt}")
@@ -416,8 +407,7 @@ async def test_who_comes_back_after_its_patience_waits_no_more() -> None:
     """Also where a place is free at once: it would go round for ever between replicas that refuse connections."""
     async with opened() as desk:
         desk.reports.tell(ONE, 4)
-        request = CompletionRequest(id="r", prefix="x", suffix="s", sampling=Sampling(max_tokens=50))
-        wish = Wish(DEPLOYMENT, request, "k", 1.0, None, b"", 100, 10, 0, 0.02)
+        wish = a_wish("r", patience=0.02)
         async with desk.dispatcher.place(wish):
             await asyncio.sleep(0.03)
         with pytest.raises(Problem) as caught:
@@ -449,8 +439,8 @@ async def test_what_a_request_should_avoid_is_used_where_all_others_are_full() -
     async with opened() as desk:
         desk.reports.tell(ONE, 4)
         desk.reports.tell(TWO, 0)
-        request = CompletionRequest(id="r", prefix="x", suffix="s", sampling=Sampling(max_tokens=50))
-        wish = Wish(DEPLOYMENT, request, "k", 1.0, None, b"", 100, 10, 0, 5.0, avoid={ONE})
+        wish = a_wish("r")
+        wish.avoid.add(ONE)
         async with asyncio.timeout(1), desk.dispatcher.place(wish) as address:
             assert address == ONE
 
@@ -460,9 +450,8 @@ async def test_a_key_pays_for_what_it_used() -> None:
     async with opened() as desk:
         desk.reports.tell(ONE, 1)
         desk.reports.tell(TWO, 0)
-        request = CompletionRequest(id="r", prefix="x", suffix="s", sampling=Sampling(max_tokens=50))
         for key, used in (("a much", 60), ("b little", 10)):
-            wish = Wish(DEPLOYMENT, request, key, 1.0, None, b"", 100, 10, 0, 5.0)
+            wish = a_wish("r", key=key)
             async with desk.dispatcher.place(wish):
                 wish.used = used
         desk.reports.tell(ONE, 0)
@@ -490,7 +479,7 @@ async def test_a_replica_whose_follower_has_ended_is_followed_again() -> None:
 async def test_a_replica_that_tells_nothing_yet_is_better_than_the_one_a_request_was_lost_at() -> None:
     async with opened() as desk:
         desk.reports.tell(ONE, 4)
-        request = CompletionRequest(id="r", prefix="x", suffix="s", sampling=Sampling(max_tokens=50))
-        wish = Wish(DEPLOYMENT, request, "k", 1.0, None, b"", 100, 10, 0, 5.0, avoid={ONE})
+        wish = a_wish("r")
+        wish.avoid.add(ONE)
         async with asyncio.timeout(1), desk.dispatcher.place(wish) as address:
             assert address == TWO

@@ -106,6 +106,13 @@ class Sky:
             async for piece in flight.transcript.read():
                 seen.extend([piece.text])
 
+    async def left(self, wish: Wish) -> None:
+        """Its client leaves while it is answered."""
+        reader = asyncio.create_task(self.whole(wish))
+        await asyncio.sleep(0.02)
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+
     @property
     def counters(self) -> LoadCounters:
         return self.ledger.page(0).deployments[0].counters
@@ -277,10 +284,7 @@ async def test_it_ends_when_the_last_reader_leaves() -> None:
 )
 async def test_a_cancel_is_counted_by_phase(script: list[Step], phase: str) -> None:
     async with sky(script) as up:
-        reader = asyncio.create_task(up.whole(up.wish()))
-        await asyncio.sleep(0.02)
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
+        await up.left(up.wish())
         assert getattr(up.counters, phase) == 1
 
 
@@ -326,10 +330,7 @@ async def test_what_was_used_is_counted(scripts: list[list[Step]], prefilled: in
 )
 async def test_what_one_used_that_is_cancelled_is_counted(script: list[Step], prefilled: int) -> None:
     async with sky(script) as up:
-        reader = asyncio.create_task(up.whole(up.wish()))
-        await asyncio.sleep(0.02)
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
+        await up.left(up.wish())
         assert (up.counters.tokens_prefilled, up.counters.completed) == (prefilled, 0)
 
 
