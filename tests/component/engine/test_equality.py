@@ -111,7 +111,8 @@ async def test_tensor_parallel(
     if not settings:
         assert stats.draft_tokens_accepted > 0
     if "step_budget_ms" in settings:
-        assert stats.steps >= stats.tokens_prefilled / 16
+        # A block a step, and what costs nothing beside it by this machine's own measure; 120 tokens a step otherwise.
+        assert stats.steps >= stats.tokens_prefilled / 40
 
 
 async def test_finish_and_text(engine: EngineClient, vocabulary: Vocabulary, prompts: list[Prompt]) -> None:
