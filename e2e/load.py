@@ -131,8 +131,10 @@ class Load:
                 "max_tokens": self._max_tokens,
             }
             how = {"stream": index % 4 in (1, 2), "seed": index, "stop": [self._stop_text]}
+            began = time.monotonic()
             await self._ask(session, (LONG if index % 4 >= 2 else short) | how)
-            await asyncio.sleep(self._pause_s)
+            # As long again, so that a long one leaves the machine half of its time for what the test is about.
+            await asyncio.sleep(max(self._pause_s, time.monotonic() - began))
 
     async def _ask(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
         begun, start = False, time.monotonic()

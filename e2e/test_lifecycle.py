@@ -25,6 +25,7 @@ def test_suspend_removes_workers_and_head_and_resume_brings_them_back(service: S
     record("resume", seconds=deployment.wait_ready())
 
 
+@pytest.mark.long  # the way is that of any change: test_rollout
 def test_a_restart_makes_new_pods_and_its_removal_none(service: Service) -> None:
     deployment = service.deployment
     before = {pod["metadata"]["uid"] for pod in deployment.pods()}
@@ -78,6 +79,7 @@ def _install(service: Service, folder: Path, name: str, spec: Json) -> None:
     service.helm("install", name, str(chart), f"--namespace={service.deployment.namespace}", "--wait", "--timeout=4m")
 
 
+@pytest.mark.long  # a worker that starts and has lost its head takes its whole grace
 def test_deletion_leaves_nothing(service: Service) -> None:
     with service.deployments("short-lived") as (deployment,):
         deployment.apply(copy.deepcopy(service.spec))

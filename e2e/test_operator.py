@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import time
 
+import pytest
+
 from e2e.load import Load
 from e2e.service import Service, record
 
-STEADY_SECONDS = 60.0
 
-
+@pytest.mark.long  # as in mid change
 def test_killed_in_mid_creation(service: Service) -> None:
     with service.deployments("young") as (young,):
         young.apply(copy.deepcopy(service.spec))
@@ -35,14 +36,15 @@ def test_killed_in_mid_change(service: Service) -> None:
     assert (load.tally.failed, load.tally.cut) == (0, 0), load.tally.reasons
 
 
-def test_a_steady_resource_costs_no_write_and_no_ray_request(service: Service) -> None:
+@pytest.mark.parametrize("seconds", [20.0, pytest.param(60.0, marks=pytest.mark.long)])
+def test_a_steady_resource_costs_no_write_and_no_ray_request(service: Service, seconds: float) -> None:
     service.deployment.wait_ready()
     time.sleep(5)  # what followed Ready, such as the last event, is written by now
     writes = service.writes_of_operator()
     requests = service.ray_requests()
     assert writes
     assert requests > 0, "bringing it up took requests: where none are counted, none are seen"
-    time.sleep(STEADY_SECONDS)
+    time.sleep(seconds)
     record("steady", writes=len(service.writes_of_operator()) - len(writes), ray=service.ray_requests() - requests)
     assert service.writes_of_operator() == writes
     assert service.ray_requests() == requests

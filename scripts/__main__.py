@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from itertools import chain
 from types import FrameType
 
 from e2e.cluster.errors import ClusterError
@@ -17,10 +18,20 @@ from scripts.steps import Outcome, Step, line, record, run_live, run_quietly, su
 COLD_BUILD_SECONDS = 1800.0
 PYTEST = (sys.executable, "-m", "pytest")
 SHORT = ("-m", "not long")
+# tests/component/conftest.py says what may run side by side.
+BY_TWO = ("-n", "2", "--dist", "loadscope")
+ENGINE = "tests/component/engine"
 PARTS = {
-    "unit": Step("unit", (*PYTEST, "-q", *SHORT, "tests/unit"), 900.0),
-    "component": Step("component", (*PYTEST, "--durations=5", *SHORT, "tests/component"), 3000.0 + COLD_BUILD_SECONDS),
-    "e2e": Step("e2e", (*PYTEST, "-v", "--durations=10", *SHORT, "e2e"), 4500.0 + COLD_BUILD_SECONDS),
+    "unit": (Step("unit", (*PYTEST, "-q", *SHORT, "tests/unit"), 900.0),),
+    "component": (
+        Step(
+            "component",
+            (*PYTEST, "--durations=5", *SHORT, *BY_TWO, "tests/component", f"--ignore={ENGINE}"),
+            3000.0 + COLD_BUILD_SECONDS,
+        ),
+        Step("engine", (*PYTEST, "--durations=5", *SHORT, *BY_TWO, ENGINE), 2000.0),
+    ),
+    "e2e": (Step("e2e", (*PYTEST, "-v", "--durations=10", *SHORT, "e2e"), 4500.0 + COLD_BUILD_SECONDS),),
 }
 LONG = (
     Step("unit", (*PYTEST, "-q", "tests/unit"), 7200.0),
@@ -41,7 +52,7 @@ def lint() -> bool:
 
 def part(name: str) -> bool:
     """Run one part of the tests."""
-    return in_order(name, [PARTS[name]])
+    return in_order(name, list(PARTS[name]))
 
 
 def in_order(target: str, steps: list[Step]) -> bool:
@@ -60,7 +71,7 @@ def in_order(target: str, steps: list[Step]) -> bool:
 def test() -> bool:
     """All of it in its short form: lint, unit, component, e2e, up to the first part that fails."""
     lint_step = Step("lint", (sys.executable, "-m", "scripts", "lint"), 900.0 + COLD_BUILD_SECONDS)
-    return in_order("test", [lint_step, *PARTS.values()])
+    return in_order("test", [lint_step, *chain.from_iterable(PARTS.values())])
 
 
 def test_long() -> bool:

@@ -3,12 +3,36 @@
 import json
 from collections.abc import Iterator
 from itertools import count
+from pathlib import PurePath
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from e2e.cluster.controlplane import ControlPlane
 
 _namespaces = count(1)
+_SERVING = frozenset({"gateway", "replica", "serve", "benchmarks", "test_serve_rest.py"})
+
+
+class _Sides(LoadScopeScheduling):  # type: ignore[misc]
+    def _split_scope(self, nodeid: str) -> str:
+        return side(nodeid)
+
+
+def side(nodeid: str) -> str:
+    """Which tests run one after the other: what mostly waits in one group for each side, the engine's by file.
+
+    Of two heads of Ray that start at once on one machine, one may not come up: who starts one is in the same group.
+    """
+    parts = PurePath(nodeid.partition("::")[0]).parts
+    if "engine" in parts:
+        return parts[-1]
+    return "serving" if _SERVING.intersection(parts) else "operator"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Sides:
+    """For runs on several processes."""
+    return _Sides(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,7 @@ class Flight:
                 _extend(patience, now, _NEXT_DELTA_SECONDS)
             case Finished():
                 _extend(patience, now, _END_SECONDS)
-                if message.completion_tokens and not self._prefill_counted:  # a replica of before
+                if message.completion_tokens and not self._prefill_counted:  # its first token was its end
                     self._count_prefill(message.cached_tokens)
                 self._ledger.count("completed")
         self.transcript.add(message)

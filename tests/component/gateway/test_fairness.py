@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import random
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -23,33 +25,45 @@ def jain(shares: Sequence[float]) -> float:
 
 
 @pytest.mark.parametrize(
-    "weights",
+    ("weights", "through"),
     [
-        pytest.param({}, id="equal"),
-        pytest.param({"short": 2.0, "middle": 4.0, "other": 0.5}, id="by weight"),
+        pytest.param({}, (1.0,), id="equal"),
+        pytest.param({"short": 2.0, "middle": 4.0, "other": 0.5}, (1.0,), id="by weight"),
+        pytest.param({}, (0.9, 0.1), id="two gateways, nine to one"),
     ],
 )
 async def test_shares_of_tokens(
-    table: Table, start_replica: StartReplica, tmp_path: Path, weights: dict[str, float]
+    table: Table,
+    start_replica: StartReplica,
+    tmp_path: Path,
+    weights: dict[str, float],
+    through: tuple[float, ...],
 ) -> None:
+    """`through`: the share of the requests that goes through each gateway."""
     replicas = [start_replica(name, slots=2) for name in ("a", "b")]
     table.serve(*(replica.address for replica in replicas))
     keys = {name: new_key(tmp_path, name, shared=True, weight=weights.get(name, 1.0)) for name in DELTAS}
     served = dict.fromkeys(keys, 0)
     seeds = itertools.count()
-    async with running(table, api_keys=tmp_path) as gateway:
-        await heard(gateway, 2)
+    async with AsyncExitStack() as stack:
+        gateways = [await stack.enter_async_context(running(table, api_keys=tmp_path)) for _ in through]
+        for gateway in gateways:
+            await heard(gateway, 2)
 
-        async def client(name: str) -> None:
+        async def client(name: str, number: int) -> None:
+            chance = random.Random(f"{name} {number}")
             prompt = script(all_={"deltas": DELTAS[name], "delay": 0.005})
             while True:
+                (gateway,) = chance.choices(gateways, through)
                 headers = {"authorization": f"Bearer {keys[name]}"}
                 status, body = await ask(gateway, prompt, headers, seed=next(seeds))
                 assert status == 200
                 served[name] += body["usage"]["total_tokens"]
 
-        counts = {name: 10 * CLIENTS if name == GREEDY else CLIENTS for name in keys}
-        clients = [asyncio.create_task(client(name)) for name in keys for _ in range(counts[name])]
+        # Enough that something of each key waits in the gateway that few come through.
+        of_a_key = CLIENTS if len(through) == 1 else 3 * CLIENTS
+        counts = {name: 10 * CLIENTS if name == GREEDY else of_a_key for name in keys}
+        clients = [asyncio.create_task(client(name, n)) for name in keys for n in range(counts[name])]
         await asyncio.sleep(1.0)
         before = dict(served)
         await asyncio.sleep(6.0)

@@ -73,7 +73,7 @@ async def idle(replica: Replica) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("seconds", "rate"), [(20.0, 100), pytest.param(600.0, 200, marks=pytest.mark.long, id="ten minutes")]
+    ("seconds", "rate"), [(60.0, 200), pytest.param(600.0, 200, marks=pytest.mark.long, id="ten minutes")]
 )
 async def test_nothing_is_left_of_a_storm(gateway: Running, replica: Replica, seconds: float, rate: int) -> None:
     chance = random.Random(1)

@@ -263,6 +263,13 @@ def test_an_echo_stands_before_the_first_piece_only() -> None:
     assert texts == ["def f", "()"]
 
 
+def test_an_echo_stands_alone_where_nothing_follows() -> None:
+    writer = OpenAI().writer(Ask(("def ",), echo=True), IDENTITY)
+    (event,) = events(writer.finish(0, Finished(finish_reason="stop", prompt_tokens=2, completion_tokens=1)))
+    assert isinstance(event, dict)
+    assert event["choices"][0]["text"] == "def "
+
+
 def test_broken_stream_ends_in_an_error_and_is_not_done() -> None:
     (event,) = events(OpenAI().writer(Ask(("a",)), IDENTITY).broken(problems.replica_lost()))
     assert isinstance(event, dict)

@@ -150,12 +150,11 @@ class _Writer:
         return compact(self._object(choices, usage=_usage(usage)))
 
     def delta(self, index: int, piece: Piece) -> bytes:
-        prompt = self._ask.prompts[index // self._ask.samples]
-        first = self._ask.echo and isinstance(prompt, str) and index not in self._lengths
-        return self._chunk(self._choice(index, piece, prompt if first and isinstance(prompt, str) else "", None))
+        return self._chunk(self._choice(index, piece, self._echo(index), None))
 
     def finish(self, index: int, finished: Finished) -> bytes:
-        return self._chunk({"index": index, "text": "", "logprobs": None, "finish_reason": finished.finish_reason})
+        last = {"index": index, "text": self._echo(index), "logprobs": None, "finish_reason": finished.finish_reason}
+        return self._chunk(last)
 
     def end(self, usage: Usage) -> bytes:
         told = event(self._object([], usage=_usage(usage))) if self._ask.include_usage else b""
@@ -163,6 +162,11 @@ class _Writer:
 
     def broken(self, problem: Problem) -> bytes:
         return b"data: " + OpenAI().error(problem) + b"\n\n"
+
+    def _echo(self, index: int) -> str:
+        """The prompt, before the first text of its completion."""
+        prompt = self._ask.prompts[index // self._ask.samples]
+        return prompt if self._ask.echo and index not in self._lengths and isinstance(prompt, str) else ""
 
     def _choice(self, index: int, piece: Piece, prompt: str, finish_reason: str | None) -> dict[str, Any]:
         before = self._lengths.get(index, 0)
