@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+from e2e import pages
 from e2e.load import Load
 from e2e.service import Service, record
 
+AMPLIFICATION = 1.1
 KILL = """
 import os, sys
 for entry in os.listdir("/proc"):
@@ -28,7 +30,9 @@ def _kill(service: Service, pod: str, container: str, pattern: str) -> None:
 
 def test_a_replica_process_is_killed(pair: Service) -> None:
     victim = pair.deployment.pods("worker")[0]["metadata"]["name"]
-    with Load(pair.url) as load:
+    with pages.opened(pair) as told, Load(pair.url) as load:
+        told.wait_heard(2)
+        retries = told.retries()
         load.wait_for(10)
         start = time.monotonic()
         _kill(pair, victim, "worker", "ray::ServeReplica")
@@ -36,7 +40,9 @@ def test_a_replica_process_is_killed(pair: Service) -> None:
         pair.deployment.wait_ready()
         seconds = time.monotonic() - start
         load.wait_for(20)
-    record("replica_killed", load.tally, seconds=seconds)
+        amplification = 1 + (told.retries() - retries) / load.tally.requests
+    record("replica_killed", load.tally, seconds=seconds, amplification=amplification)
+    assert amplification <= AMPLIFICATION
     # What had begun goes on at the other replica, behind the tokens that the client has.
     assert (load.tally.failed, load.tally.cut) == (0, 0), load.tally.reasons
 

@@ -28,8 +28,8 @@ _OUTCOMES = {
 }
 """What a problem's code is to those who count; another one stands for itself."""
 
-# W3C Trace Context: version, trace id, parent id, flags.
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+# W3C Trace Context: version, trace id, parent id, flags. The highest version and ids of zeros are not valid.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Account:
@@ -39,7 +39,7 @@ class Account:
         self.id = f"cmpl-{uuid.uuid4().hex}"
         self.dialect = dialect
         self.began_at = time.time()
-        trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))  # it ends here: a replica knows the id
         self.trace = trace[1] if trace else None
         self.key: str | None = None
         self.model = ""
@@ -57,9 +57,19 @@ class Account:
         """What every answer says of its request."""
         return [("x-request-id", self.id)]
 
+    def used(self) -> Usage:
+        """Tokens so far, those of a request that ended early too; the prompt of each sample is counted."""
+        all_ = [flight.used for flight in dict.fromkeys(self.flights)]  # greedy samples share one
+        return Usage(
+            sum(used.prompt_tokens for used in all_),
+            sum(used.completion_tokens for used in all_),
+            sum(used.cached_tokens for used in all_),
+        )
+
     def tokens_used(self) -> int:
-        """Tokens of its prompts and completions so far, those of a request that ended early too."""
-        return sum(flight.tokens_used for flight in dict.fromkeys(self.flights))  # greedy samples share one
+        """Tokens so far, of prompts and completions."""
+        used = self.used()
+        return used.prompt_tokens + used.completion_tokens
 
     def first_byte(self) -> None:
         """The first byte of a completion goes out now."""
@@ -99,7 +109,7 @@ class Account:
             logger.info("request", extra={"fields": self._line(exchange)})
 
     def _line(self, exchange: Exchange) -> dict[str, str | int | float | None]:
-        usage = self._usage
+        usage = self._usage or self.used()
         return {
             "request_id": self.id,
             "trace_id": self.trace,
@@ -111,9 +121,9 @@ class Account:
             "outcome": self.outcome,
             "code": self.code,
             "retries": sum(flight.retries for flight in self.flights),
-            "prompt_tokens": usage.prompt_tokens if usage else None,
-            "completion_tokens": usage.completion_tokens if usage else None,
-            "cached_tokens": usage.cached_tokens if usage else None,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "cached_tokens": usage.cached_tokens,
             "waited_ms": round(max((flight.waited_seconds for flight in self.flights), default=0.0) * 1000, 1),
             "first_byte_ms": None if self._first_byte is None else round(self._first_byte * 1000, 1),
             "total_ms": round((time.monotonic() - self._began) * 1000, 1),

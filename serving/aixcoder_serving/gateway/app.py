@@ -40,7 +40,8 @@ def public(gateway: Gateway, lifecycle: Lifecycle) -> ASGIApp:
 
     async def health(_request: Request) -> Response:
         if lifecycle.draining or gateway.routes.view is None:
-            return Response(_LLAMA_CPP.error(problems.not_synced()), 503, media_type="application/json")
+            problem = problems.draining() if lifecycle.draining else problems.not_synced()
+            return Response(_LLAMA_CPP.error(problem), problem.status, media_type="application/json")
         return Response(b'{"status":"ok"}', media_type="application/json")
 
     async def document(_request: Request) -> Response:

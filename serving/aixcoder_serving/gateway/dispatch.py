@@ -34,6 +34,14 @@ class Superseded(Exception):
     """The same editor's next request took this one's place in the queue."""
 
 
+@dataclass(eq=False, slots=True)
+class Body:
+    """What the completions of one body share: all of them are superseded, or none."""
+
+    begun: bool = False
+    """Whether a replica has run any of them: from then on nothing supersedes them."""
+
+
 @dataclass(eq=False)
 class Wish:
     """A request that needs a place. `patience` in seconds; `avoid` are replicas that it was lost at or could not reach.
@@ -59,8 +67,7 @@ class Wish:
     """Whether it was counted as one that waited too long."""
     used: int = 0
     """Tokens that it has used at the replica where it is, or was last."""
-    begun: bool = False
-    """Whether a replica has run it: from then on nothing supersedes it."""
+    body: Body = field(default_factory=Body)
 
     def last(self, patience: float, now: float) -> None:
         """Somebody waits for it, from now on, for so long."""
@@ -257,5 +264,7 @@ class Dispatcher:
 
 
 def _continues(new: Wish, old: Wish) -> bool:
-    """Whether the newer request takes the place of the older one, which no replica has begun."""
-    return not old.begun and (new.since or 0.0) >= (old.since or 0.0) and continues(new.request, old.request)
+    """Whether the newer body's request takes the place of the older one's, which no replica has begun."""
+    if new.body is old.body or old.body.begun:
+        return False
+    return (new.since or 0.0) >= (old.since or 0.0) and continues(new.request, old.request)

@@ -62,6 +62,7 @@ class Fleet:
             if replica.following is not None and replica.uid != uid:
                 replica.following.cancel()  # another deployment's pod has that address now
                 replica.following = None
+                self._died(replica)
             if replica.following is None or replica.following.done():
                 replica.uid = uid
                 replica.following = asyncio.create_task(self._follow(address, replica))
@@ -138,11 +139,15 @@ class Fleet:
                 if replica.load.report is not None:
                     logger.warning("%s is taken for dead: %s", address, error)
             if replica.load.report is not None:
-                replica.load.unheard()
-                replica.deaths += 1
-                for timeout in replica.attempts:
-                    if timeout.when() is not None and not timeout.expired():
-                        timeout.reschedule(self._clock())
+                self._died(replica)
                 self._changed()
             await asyncio.sleep(back_off)
             back_off = min(2 * back_off, _LAST_BACK_OFF)
+
+    def _died(self, replica: _Replica) -> None:
+        """Nothing holds any more of what it told, and what runs there is over."""
+        replica.load.unheard()
+        replica.deaths += 1
+        for timeout in replica.attempts:
+            if timeout.when() is not None and not timeout.expired():
+                timeout.reschedule(self._clock())

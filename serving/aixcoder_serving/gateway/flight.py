@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from aixcoder_serving.gateway import problems
+from aixcoder_serving.gateway.dialects import Usage
 from aixcoder_serving.gateway.dispatch import Dispatcher, Superseded, Wish
 from aixcoder_serving.gateway.estimate import TokenEstimate
 from aixcoder_serving.gateway.fleet import Fleet
@@ -22,7 +23,7 @@ from aixcoder_serving.gateway.metrics import Metrics
 from aixcoder_serving.gateway.problems import Problem
 from aixcoder_serving.gateway.setbacks import Poison, RetryBudget
 from aixcoder_serving.gateway.transcript import Transcript
-from aixcoder_serving.gateway.upstream import Broken, Busy, Lost, NotTaken, Rejected, Silent, UpstreamError
+from aixcoder_serving.gateway.upstream import Broken, Busy, Left, Lost, NotTaken, Rejected, SentAgain, Silent
 from aixcoder_serving.protocol import CompletionRequest, Delta, Finished, Started
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,6 @@ class Flight:
         self.transcript = Transcript()
         self.phase: Phase = "waiting"
         self.retries = 0
-        self.superseded = False
         self._airspace = airspace
         self._wish = wish
         self._ledger = ledger
@@ -78,13 +78,13 @@ class Flight:
         self._began = self._clock()
         self._placed: float | None = None
         self._prompt_tokens = 0
-        self._prefill_counted = False
+        self._cached_tokens: int | None = None
         self._lost = False
 
     @property
-    def tokens_used(self) -> int:
+    def used(self) -> Usage:
         """Tokens of its prompt, once a replica has taken it, and of its completion so far."""
-        return self._prompt_tokens + len(self.transcript.token_ids)
+        return Usage(self._prompt_tokens, len(self.transcript.token_ids), self._cached_tokens or 0)
 
     @property
     def waited_seconds(self) -> float:
@@ -100,7 +100,6 @@ class Flight:
         try:
             await self._fly()
         except Superseded:
-            self.superseded = True
             self._ledger.count("superseded")
             self.transcript.fail(problems.superseded())
         except Problem as problem:
@@ -139,7 +138,7 @@ class Flight:
                     self._wish.avoid.add(address)
                     space.fleet.ejections.failed(address, self._clock())
                     self._again(address, error)
-                except (Lost, Silent) as error:
+                except (Lost, Silent, Left) as error:
                     self._after_loss(address, error)
                 except Rejected as error:
                     raise problems.invalid(error.message, error.param) from error
@@ -177,7 +176,7 @@ class Flight:
         match message:
             case Started():
                 wish = self._wish
-                wish.begun = True
+                wish.body.begun = True
                 self._prompt_tokens = self._wish.used = message.prompt_tokens
                 if wish.text_bytes and not message.truncated:
                     self._airspace.estimate.correct(wish.text_bytes, wish.request.language, message.prompt_tokens)
@@ -193,13 +192,13 @@ class Flight:
                 _extend(patience, now, _NEXT_DELTA_SECONDS)
             case Finished():
                 _extend(patience, now, _END_SECONDS)
-                if message.completion_tokens and not self._prefill_counted:  # its first token was its end
+                if message.completion_tokens and self._cached_tokens is None:  # its first token was its end
                     self._count_prefill(message.cached_tokens)
                 self._ledger.count("completed")
         self.transcript.add(message)
 
     def _count_prefill(self, cached_tokens: int) -> None:
-        self._prefill_counted = True
+        self._cached_tokens = cached_tokens
         self._ledger.count("tokens_prefilled", max(self._prompt_tokens - cached_tokens, 0))
 
     def _request(self, version: int) -> CompletionRequest:
@@ -209,8 +208,8 @@ class Flight:
             change |= {"generated_token_ids": done, "told_characters": self.transcript.characters}
         return self._wish.request.model_copy(update=change)
 
-    def _after_loss(self, address: str, error: Lost | Silent) -> None:
-        """A replica died with it: go on elsewhere, once, where no client can tell.
+    def _after_loss(self, address: str, error: Lost | Silent | Left) -> None:
+        """A replica is gone from it: go on elsewhere, once, where no client can tell.
 
         Raises:
             Problem: they could, or it happened before.
@@ -230,7 +229,7 @@ class Flight:
         self._wish.since = self._clock()  # its client's patience begins anew: it has waited for nothing yet
         self._again(address, error)
 
-    def _again(self, address: str, error: UpstreamError) -> None:
+    def _again(self, address: str, error: SentAgain) -> None:
         self.retries += 1
         self._airspace.metrics.retries.labels(error.reason).inc()
         logger.warning("request %s is sent to another replica than %s: %s", self._wish.request.id, address, error)
@@ -239,7 +238,7 @@ class Flight:
         return _FIRST_DELTA_SECONDS + tokens * _FIRST_DELTA_SECONDS_A_TOKEN
 
 
-def _lost(error: Lost | Silent) -> Problem:
+def _lost(error: Lost | Silent | Left) -> Problem:
     return problems.replica_silent() if isinstance(error, Silent) else problems.replica_lost()
 
 

@@ -59,6 +59,7 @@ class Flights:
         name = identity(wish)
         shared = self._shared.get(name) if repeatable(wish.request) else None
         if shared is None:
+            ledger.count("arrivals")
             flight = Flight(self._airspace, wish, ledger, name)
             shared = _Shared(flight, asyncio.create_task(flight.run()))
             if repeatable(wish.request):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from aixcoder_serving.gateway import answer, problems, routing
 from aixcoder_serving.gateway.account import Account
 from aixcoder_serving.gateway.dialects import Ask, Dialect, Identity, Writer, to_requests
-from aixcoder_serving.gateway.dispatch import Wish
+from aixcoder_serving.gateway.dispatch import Body, Wish
 from aixcoder_serving.gateway.editor import affinity, editor
 from aixcoder_serving.gateway.exchange import ClientGone, Exchange
 from aixcoder_serving.gateway.flight import Airspace, Flight
@@ -99,7 +99,7 @@ async def _answer(
     _bounded(ask, longest)
     who = editor(key.id or None, key.shared, exchange.headers.get(SESSION_HEADER), ask.user)
     ledger = gateway.ledger.of(deployment.metadata.namespace, deployment.metadata.name)
-    wishes = []
+    body, wishes = Body(), []
     for request in to_requests(ask, deployment.spec.completion, account.id, cache_salt(key)):
         text_bytes = _text_bytes(request)
         wishes.append(
@@ -114,12 +114,12 @@ async def _answer(
                 size=size // max(len(ask.prompts), 1),
                 text_bytes=text_bytes,
                 patience=patience(exchange.headers, dialect.patience_seconds),
+                body=body,
             )
         )
     with gateway.limits.charged(key, sum(wish.tokens for wish in wishes), account.tokens_used):
         async with AsyncExitStack() as flights:
             for wish in wishes:
-                ledger.count("arrivals")
                 account.flights.append(await flights.enter_async_context(gateway.flights.aboard(wish, ledger)))
             await _write(account.flights, ask, writer, exchange, account)
 
@@ -168,7 +168,8 @@ def _bounded(ask: Ask, longest: int) -> None:
     shared = len(ask.suffix or "") + sum(len(file.text) for file in ask.context)
     once = sum(shared + (len(prompt) if isinstance(prompt, str) else 8 * len(prompt)) for prompt in ask.prompts)
     if once * ask.samples > MOST_TO_WRITE:
-        raise problems.invalid("These are too many completions of so much text; ask for fewer, or send less.", "n")
+        param = "n" if ask.samples > 1 else "prompt"
+        raise problems.invalid("These are too many completions of so much text; ask for fewer, or send less.", param)
 
 
 def _text_bytes(request: CompletionRequest) -> int:

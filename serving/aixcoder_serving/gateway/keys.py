@@ -19,7 +19,8 @@ from pydantic.alias_generators import to_camel
 
 logger = logging.getLogger(__name__)
 
-_KEY = re.compile(r"axk_(?P<id>[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)_(?P<secret>[A-Za-z0-9_-]{16,256})")
+KEY_ID = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_KEY = re.compile(rf"axk_(?P<id>{KEY_ID.pattern})_(?P<secret>[A-Za-z0-9_-]{{16,256}})")
 _NOBODY = "0" * 64
 
 
@@ -75,6 +76,8 @@ def parse_record(key_id: str, content: str) -> Key:
         ValueError: it is no such record; the message never holds the content.
 
     """
+    if KEY_ID.fullmatch(key_id) is None:
+        raise ValueError("its name must be of lower-case letters, digits and - as `aixcoder keys new` wants it")
     try:
         return Key.model_validate_json(content).model_copy(update={"id": key_id})
     except ValidationError as error:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 import secrets
 import sys
 from typing import Any
 
 from aixcoder_serving.gateway import arguments
-from aixcoder_serving.gateway.keys import Key
+from aixcoder_serving.gateway.keys import KEY_ID, Key
 
-_ID = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _LIMITS = {
     "concurrent_requests": "requests under way at once",
     "requests_per_minute": "requests in a minute",
@@ -59,6 +57,6 @@ def make(options: argparse.Namespace) -> None:
 
 
 def _id(text: str) -> str:
-    if not _ID.fullmatch(text):
+    if not KEY_ID.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 63 lower-case letters, digits and -, no - at an end")
     return text

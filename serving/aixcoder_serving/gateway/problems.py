@@ -99,6 +99,11 @@ def not_synced() -> Problem:
     return Problem(503, "not_synced", "The gateway does not know its replicas yet; try again later.", retry_after=1)
 
 
+def draining() -> Problem:
+    """The gateway was told to end; another one answers."""
+    return Problem(503, "draining", "The gateway is leaving; connect again.", retry_after=1)
+
+
 def overloaded(seconds: int) -> Problem:
     """Everything is busy, and will be for longer than the client waits."""
     return Problem(503, "overloaded", "All replicas are busy; try again later.", retry_after=max(min(seconds, 60), 1))

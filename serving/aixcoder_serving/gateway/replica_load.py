@@ -42,9 +42,9 @@ class ReplicaLoad:
             self._drop_reported()
 
     def refused(self, request_id: str) -> None:
-        """It did not take the request: it has no room until it says so."""
+        """It did not take the request: it has no room until it says so. One that says nothing is asked again."""
         self._since.pop(request_id, None)
-        self._full = True
+        self._full = self.report is not None
 
     def ended(self, request_id: str) -> None:
         """It is over, or was not taken."""

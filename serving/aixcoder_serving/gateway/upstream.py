@@ -12,6 +12,7 @@ from typing import Self
 import aiohttp
 from pydantic import ValidationError
 
+from aixcoder_serving.gateway import ndjson
 from aixcoder_serving.gateway.replica_tokens import ReplicaTokens
 from aixcoder_serving.protocol import (
     SPOKEN,
@@ -35,12 +36,16 @@ _LINE_LIMIT = 4 * 2**20
 
 
 class UpstreamError(Exception):
-    """A replica did not complete a request. `reason` is a word for metrics."""
-
-    reason = "error"
+    """A replica did not complete a request."""
 
 
-class NotTaken(UpstreamError):
+class SentAgain(UpstreamError):
+    """It is sent to another replica, where it may be. `reason` is a word for metrics."""
+
+    reason: str
+
+
+class NotTaken(SentAgain):
     """There was no connection to the replica, or it speaks another version of the protocol: it has begun nothing."""
 
     reason = "not_taken"
@@ -49,31 +54,31 @@ class NotTaken(UpstreamError):
 class Busy(UpstreamError):
     """The replica refused the request for want of room, or because it is leaving."""
 
-    reason = "busy"
 
-
-class Lost(UpstreamError):
+class Lost(SentAgain):
     """The replica went away after the request had been sent."""
 
     reason = "lost"
 
 
-class Silent(UpstreamError):
+class Silent(SentAgain):
     """The replica said nothing for too long."""
 
     reason = "silent"
 
 
+class Left(SentAgain):
+    """The replica left as it was told to, and its grace was too short for the request."""
+
+    reason = "left"
+
+
 class Broken(UpstreamError):
     """The replica answered with an error of its own, or with what is not the protocol."""
-
-    reason = "broken"
 
 
 class Rejected(UpstreamError):
     """The replica found the request at fault: `message` says why, `param` where."""
-
-    reason = "rejected"
 
     def __init__(self, message: str, param: str | None) -> None:
         super().__init__(message)
@@ -138,7 +143,7 @@ class Upstream:
             await response.content.readany()  # the end of the answer, so that its connection can be kept
         except (aiohttp.ClientError, OSError) as error:  # its time-outs are among them
             if not finished:
-                raise _interrupted(address, error) from error
+                raise Lost(f"{address}: {error!r}") from error
         finally:
             # Back to the pool where all of it was read; else it is cut, which is how a replica learns of a cancel.
             response.close() if not response.content.at_eof() else response.release()
@@ -153,7 +158,10 @@ class Upstream:
             # A pooled connection that the replica had closed meanwhile says nothing about the replica.
             if not used.reused:
                 raise
-        return await _send(self._fresh, url, body, headers, used)
+        try:
+            return await _send(self._fresh, url, body, headers, used)
+        except NotTaken as error:
+            raise Lost(f"{url} was sent a request and is there no more: {error}") from error
 
 
 def _session(
@@ -189,12 +197,7 @@ async def _send(
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise NotTaken(f"{url}: {error}") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise _interrupted(url, error) from error
-
-
-def _interrupted(where: str, error: Exception) -> UpstreamError:
-    """What an error means on a connection over which the request went out."""
-    return Lost(f"{where}: {error!r}")
+        raise Lost(f"{url}: {error!r}") from error
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
@@ -214,6 +217,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> UpstreamError:
 
 def _failure(failed: Failed) -> UpstreamError:
     """What a failure after the start means."""
+    if failed.leaving:
+        return Left("the replica left before the request was complete")
     if failed.status in (429, 503):
         # Not as one that was never taken, which every replica is asked: it may be what ended this one.
         return Lost(f"the replica failed with {failed.status}")
@@ -223,14 +228,12 @@ def _failure(failed: Failed) -> UpstreamError:
 
 
 async def _messages(response: aiohttp.ClientResponse) -> AsyncGenerator[Started | Delta | Finished | Failed]:
-    rest = b""
-    async for piece in response.content.iter_any():
-        *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > _LINE_LIMIT:
-            raise Broken(f"{response.url} sent a line of more than {_LINE_LIMIT} bytes")
-        for line in lines:
-            try:
+    try:
+        async with aclosing(ndjson.lines(response.content, _LINE_LIMIT)) as lines:
+            async for line in lines:
                 yield STREAM_MESSAGE.validate_json(line)
-            except ValidationError:
-                # Its text would hold generated code.
-                raise Broken(f"{response.url} sent what is no message of the protocol") from None
+    except ValidationError:
+        # Its text would hold generated code.
+        raise Broken(f"{response.url} sent what is no message of the protocol") from None
+    except ValueError as error:
+        raise Broken(f"{response.url} sent {error}") from error

@@ -9,12 +9,14 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
 import aiohttp
 from pydantic import ValidationError
 
+from aixcoder_serving.gateway import ndjson
 from aixcoder_serving.gateway.endpoints import Slice, owners, ready_endpoints
 from aixcoder_serving.gateway.kubeapi import WATCH_SECONDS, Access
 from aixcoder_serving.gateway.routing import View
@@ -27,6 +29,8 @@ SLICES = ("apis/discovery.k8s.io/v1", "endpointslices")
 UNIT_LABEL = "serving.aixcoder.io/unit"
 
 _FIRST_BACK_OFF, _LAST_BACK_OFF = 0.1, 5.0
+_EVENT_LIMIT = 16 * 2**20
+"""Ten times what the API server takes for one object."""
 
 T = TypeVar("T")
 
@@ -102,9 +106,10 @@ class Mirror(Generic[T]):
         }
         async with session.get(self._path, params=parameters, headers=access.authorization()) as response:
             await _check(response)
-            async for line in _lines(response):
-                event = json.loads(line)
-                self._take(event["type"], event["object"])
+            async with aclosing(ndjson.lines(response.content, _EVENT_LIMIT)) as lines:
+                async for line in lines:
+                    event = json.loads(line)
+                    self._take(event["type"], event["object"])
 
     def _take(self, kind: str, raw: dict[str, Any]) -> None:
         if kind == "ERROR":
@@ -182,11 +187,3 @@ async def _check(response: aiohttp.ClientResponse) -> None:
     if response.status != 200:
         reason = (await response.text())[:500]
         raise ApiServerError(f"the API server answered {response.status}: {reason}")
-
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    rest = b""
-    async for piece in response.content.iter_any():
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line

@@ -167,11 +167,15 @@ class Finished(Message):
 
 
 class Failed(Message):
-    """The completion failed after it had started; `status` is the HTTP status it would have had."""
+    """The completion failed after it had started; `status` is the HTTP status it would have had.
+
+    `leaving`: nothing is wrong with the request; its replica was told to end, and waited for it as long as it may.
+    """
 
     type: Literal["failed"] = "failed"
     status: int = Field(ge=400, le=599)
     message: str
+    leaving: bool = False
 
 
 StreamMessage = Annotated[Started | Delta | Finished | Failed, Field(discriminator="type")]

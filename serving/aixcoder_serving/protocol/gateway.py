@@ -29,7 +29,7 @@ class LoadCounters(Message):
     """What a gateway did for one deployment: amounts that only grow, and their share in one second."""
 
     arrivals: float = Field(default=0.0, ge=0)
-    """Requests, with those that were answered by another one's completion."""
+    """Completions that were asked for; equal ones that are run once count once."""
     completed: float = Field(default=0.0, ge=0)
     cancelled_waiting: float = Field(default=0.0, ge=0)
     """The client left while its request waited for a replica."""

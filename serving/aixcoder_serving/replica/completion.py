@@ -131,7 +131,8 @@ class Completion:
         if self._abandoned or finish is None:
             return
         if finish.reason == "cancelled" and not trim.done:
-            yield Failed(status=503, message="the replica stopped before the completion ended: send it again")
+            stopped = "the replica stopped before the completion ended: send it again"
+            yield Failed(status=503, message=stopped, leaving=True)
             return
         trim_bytes = finish.trim_bytes if self._over is None else self._over.trim_bytes
         if rest := (trim.push(text.finish(trim_bytes)) + trim.finish())[told:]:

@@ -11,9 +11,11 @@ class Stall:
     def __init__(self) -> None:
         self._steps = -1
         self._moved_at = 0.0
+        self._busy = False
 
     def seen(self, now: float, steps: int, *, busy: bool) -> bool:
         """Whether it stands still: `steps` until `now`, in seconds, and whether there is work to do."""
-        if steps != self._steps or not busy:
-            self._steps, self._moved_at = steps, now
-        return now - self._moved_at >= STALLED_SECONDS
+        if steps != self._steps or not (busy and self._busy):
+            self._moved_at = now
+        self._steps, self._busy = steps, busy
+        return busy and now - self._moved_at >= STALLED_SECONDS

@@ -46,6 +46,8 @@ class Script(BaseModel):
     """End the answer properly as HTTP goes, but without a Finished."""
     die_after: int | None = None
     """SIGKILL to oneself."""
+    die: bool = False
+    """The same, before it answers at all."""
     nonsense_after: int | None = None
     """A line that is no message."""
 
@@ -127,6 +129,8 @@ class FakeReplica:
         except json.JSONDecodeError:
             scripts = {}
         script = Script.model_validate(scripts.get(self.name, scripts.get("*", {})))
+        if script.die:
+            os.kill(os.getpid(), signal.SIGKILL)
         if script.refuse is not None:
             self.change()
             refused = Refused(message=f"refused with {script.refuse}", param="prompt")

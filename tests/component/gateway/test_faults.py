@@ -11,7 +11,17 @@ from typing import Any
 import openai
 import pytest
 
-from tests.component.gateway.conftest import Replica, Running, StartReplica, Table, eventually, heard, running, script
+from tests.component.gateway.conftest import (
+    Replica,
+    Running,
+    StartReplica,
+    Table,
+    ask,
+    eventually,
+    heard,
+    running,
+    script,
+)
 
 SLOW = script(all_={"deltas": 200, "delay": 0.05})
 
@@ -207,8 +217,11 @@ async def test_address_that_does_not_answer(gateway: Running, table: Table, star
 
 
 @asynccontextmanager
-async def closes_after_one_answer() -> AsyncIterator[str]:
-    """A replica that closes a kept connection just as the next request comes in, but takes new connections."""
+async def closes_after_one_answer(*, ends: bool = False) -> AsyncIterator[str]:
+    """A replica that closes a kept connection just as the next request comes in, but takes new connections.
+
+    `ends`: it takes none any more.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for first in (True, False):
@@ -226,6 +239,8 @@ async def closes_after_one_answer() -> AsyncIterator[str]:
                 body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
             else:
+                if ends:
+                    server.close()
                 writer.close()
 
     async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -246,6 +261,16 @@ async def test_kept_connection_that_was_closed_is_no_death(gateway: Running, tab
         for _ in range(3):
             await completed(client, "{}", stream=False)
     assert await gateway.metric("aixcoder_gateway_upstream_retries_total") == 0
+
+
+async def test_one_that_ends_with_a_request_on_a_kept_connection_is_a_death(gateway: Running, table: Table) -> None:
+    """It had the request, whatever a new connection is told."""
+    async with closes_after_one_answer(ends=True) as address:
+        table.serve(address)
+        patience = {"x-patience-ms": "300"}
+        assert (await ask(gateway, "{}", patience))[0] == 200
+        assert (await ask(gateway, "{}", patience))[0] == 503
+    assert await gateway.metric("aixcoder_gateway_upstream_retries_total", reason="lost") == 1
 
 
 async def test_drain_finishes_what_is_in_flight(table: Table, start_replica: StartReplica) -> None:

@@ -93,6 +93,36 @@ async def test_the_next_key_supersedes_the_one_that_waits(
     assert await gateway.metric("aixcoder_gateway_requests_total", outcome="superseded") == 1
 
 
+async def test_a_batch_of_one_editor_is_answered_whole(
+    gateway: Running, table: Table, start_replica: StartReplica
+) -> None:
+    """One of its prompts goes on with the other, and they wait for each other's place."""
+    replica = start_replica("a", slots=1)
+    table.serve(replica.address)
+    await heard(gateway, 1)
+    body = {"prompt": ["def f", "def fo"], "max_tokens": 3, "user": "me"}
+    async with gateway.session.post(f"{gateway.url}/v1/completions", json=body) as response:
+        answer = await response.json()
+        assert (response.status, response.headers.get("x-aixcoder-outcome")) == (200, None)
+    assert all(choice["text"] for choice in answer["choices"])
+
+
+async def test_samples_of_which_one_runs_are_not_superseded(
+    gateway: Running, table: Table, start_replica: StartReplica
+) -> None:
+    table.serve(start_replica("a", slots=1).address)
+    await heard(gateway, 1)
+    me = {"x-editor-session": "me"}
+    prompt = script(all_={"deltas": 5, "delay": 0.05})
+    both = asyncio.create_task(ask(gateway, prompt, me, n=2, temperature=0.8))
+    await asyncio.sleep(0.15)
+    status, _ = await ask(gateway, prompt + " ", me)
+    assert status == 200
+    status, answer = await both
+    assert status == 200
+    assert [choice["text"] for choice in answer["choices"]] == ["a0 a1 a2 a3 a4 "] * 2
+
+
 async def test_identical_requests_run_once(gateway: Running, table: Table, start_replica: StartReplica) -> None:
     replica = start_replica("a")
     table.serve(replica.address)
@@ -138,6 +168,21 @@ async def test_a_request_that_replicas_die_with_is_refused(
         await client.completions.create(model="any", prompt=poison)
     assert caught.value.code == "suspected_poison"
     assert (await client.completions.create(model="any", prompt="{}")).choices[0].text.endswith("2 ")
+
+
+async def test_it_is_though_connections_to_them_were_kept(
+    gateway: Running, table: Table, start_replica: StartReplica
+) -> None:
+    """They die before they answer: a kept connection that breaks then may just have been an old one."""
+    replicas = [start_replica(name) for name in "abcde"]
+    table.serve(*(replica.address for replica in replicas))
+    await heard(gateway, len(replicas))
+    for n in range(40):
+        assert (await ask(gateway, "{}", {"x-editor-session": str(n)}))[0] == 200
+    poison = script(all_={"die": True})
+    statuses = [(await ask(gateway, poison))[0] for _ in range(3)]
+    assert statuses == [502, 422, 422]
+    assert [replica.process.poll() is None for replica in replicas].count(False) == 2
 
 
 async def test_the_keys_own_limit(table: Table, start_replica: StartReplica, tmp_path: Any) -> None:

@@ -56,7 +56,8 @@ async def test_the_grace_ends(replica: Replica) -> None:
     await drains.drain(replica.service, replica.listener, 0.2)
     print(f"cut after {time.monotonic() - started:.2f} s")
     lines = [line async for line in answer.content]
-    assert Failed.model_validate_json(lines[-1]).status == 503
+    failed = Failed.model_validate_json(lines[-1])
+    assert (failed.status, failed.leaving) == (503, True)
 
 
 async def test_one_that_was_never_ready_leaves_at_once(client: aiohttp.ClientSession) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aixcoder_serving.gateway import dispatch
-from aixcoder_serving.gateway.dispatch import Dispatcher, Superseded, Wish
+from aixcoder_serving.gateway.dispatch import Body, Dispatcher, Superseded, Wish
 from aixcoder_serving.gateway.editor import Editor, affinity
 from aixcoder_serving.gateway.fleet import Fleet
 from aixcoder_serving.gateway.ledger import Ledger
@@ -19,6 +19,8 @@ from aixcoder_serving.gateway.upstream import Lost
 from aixcoder_serving.protocol import CompletionRequest, DeploymentView, LoadReport, Sampling
 
 ONE, TWO = "10.0.0.1:30000", "10.0.0.2:30000"
+ONE_BODY = {"first": "def f", "second": "def fo"}
+"""Name and prefix of two completions; the second one goes on with the first."""
 
 
 class Reports:
@@ -77,9 +79,11 @@ def a_wish(
     prefix: str = "x",
     patience: float = 5.0,
     deployment: DeploymentView = DEPLOYMENT,
+    body: Body | None = None,
 ) -> Wish:
     request = CompletionRequest(id=name, prefix=prefix, suffix="s", sampling=Sampling(max_tokens=50))
-    return Wish(deployment, request, key, 1.0, who, affinity(who, request), 100, 10, 0, patience)
+    body = body or Body()
+    return Wish(deployment, request, key, 1.0, who, affinity(who, request), 100, 10, 0, patience, body=body)
 
 
 @dataclass
@@ -208,11 +212,43 @@ async def test_one_that_a_replica_has_begun_is_not_superseded_while_it_waits_for
         desk.reports.tell(ONE, 0)
         desk.reports.tell(TWO, 0)
         old = desk.ask("old", who=me, prefix="def f")
-        desk.wishes["old"].begun = True
+        desk.wishes["old"].body.begun = True
         await desk.settle()
         desk.ask("new", who=me, prefix="def fo")
         await desk.settle()
         assert not old.done()
+
+
+async def test_the_completions_of_one_body_supersede_each_other_never_and_another_bodys_all_at_once() -> None:
+    me = Editor("k", "s")
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        batch = Body()
+        first, second = (desk.ask(name, who=me, prefix=prefix, body=batch) for name, prefix in ONE_BODY.items())
+        await desk.settle()
+        assert not first.done()
+        assert not second.done()
+        desk.ask("new", who=me, prefix="def foo")
+        await desk.settle()
+        assert isinstance(first.exception(), Superseded)
+        assert isinstance(second.exception(), Superseded)
+
+
+async def test_of_a_body_that_a_replica_has_begun_nothing_is_superseded() -> None:
+    me = Editor("k", "s")
+    async with opened() as desk:
+        desk.reports.tell(ONE, 1)
+        desk.reports.tell(TWO, 0)
+        batch = Body()
+        runs, waits = (desk.ask(name, who=me, prefix=prefix, body=batch) for name, prefix in ONE_BODY.items())
+        await desk.settle()
+        desk.wishes["first"].body.begun = True
+        desk.ask("new", who=me, prefix="def foo")
+        await desk.settle()
+        assert desk.placed.keys() == {"first"}
+        assert not runs.done()
+        assert not waits.done()
 
 
 async def test_a_more_patient_client_that_joins_lengthens_the_wait() -> None:
@@ -483,3 +519,12 @@ async def test_a_replica_that_tells_nothing_yet_is_better_than_the_one_a_request
         wish.avoid.add(ONE)
         async with asyncio.timeout(1), desk.dispatcher.place(wish) as address:
             assert address == TWO
+
+
+async def test_an_address_that_is_another_deployments_now_tells_nothing_of_before() -> None:
+    async with opened() as desk:
+        desk.reports.tell(ONE, 1)
+        assert desk.fleet.load(ONE).report is not None
+        desk.fleet.keep({ONE: "another one's", TWO: "uid"})
+        await desk.settle()
+        assert desk.fleet.load(ONE).report is None

@@ -20,7 +20,7 @@ from aixcoder_serving.gateway.metrics import Metrics
 from aixcoder_serving.gateway.problems import Problem
 from aixcoder_serving.gateway.routing import View
 from aixcoder_serving.gateway.setbacks import Poison, RetryBudget
-from aixcoder_serving.gateway.upstream import Broken, Busy, Lost, NotTaken, Rejected, UpstreamError
+from aixcoder_serving.gateway.upstream import Broken, Busy, Left, Lost, NotTaken, Rejected, UpstreamError
 from aixcoder_serving.protocol import (
     PROTOCOL_VERSION,
     CompletionRequest,
@@ -211,6 +211,13 @@ async def test_it_goes_on_once() -> None:
         assert len(up.replicas.asked) == 2
 
 
+async def test_replicas_that_leave_are_no_deaths() -> None:
+    async with sky([STARTED, Left("x")], [STARTED, Left("y")], WHOLE) as up:
+        with pytest.raises(Problem, match="went away"):
+            await up.whole(up.wish())
+        assert await up.whole(up.wish("again")) == "abc"
+
+
 async def test_a_request_that_two_replicas_died_with_is_refused() -> None:
     async with sky([STARTED, Lost("x")], [STARTED, Lost("y")], WHOLE) as up:
         with pytest.raises(Problem, match="went away"):
@@ -240,6 +247,7 @@ async def test_identical_requests_run_once() -> None:
         texts = await asyncio.gather(*(up.whole(up.wish(f"r{n}")) for n in range(3)))
         assert texts == ["abc"] * 3
         assert len(up.replicas.asked) == 1
+        assert (up.counters.arrivals, up.counters.completed) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +313,7 @@ COMPUTED = TEXT[0].model_copy(update={"cached_tokens": 1})
     ("scripts", "prefilled", "decoded"),
     [
         pytest.param([[STARTED, COMPUTED, *TEXT[1:], FINISHED]], 4, 3, id="whole"),
-        pytest.param([WHOLE], 4, 3, id="by a replica of before, which tells it at the end"),
+        pytest.param([[STARTED, FINISHED.model_copy(update={"completion_tokens": 1})]], 4, 0, id="one token"),
         pytest.param([[STARTED, FINISHED.model_copy(update={"completion_tokens": 0})]], 0, 0, id="nothing to compute"),
         pytest.param(
             [[STARTED, COMPUTED, Lost("x")], [STARTED, TEXT[1].model_copy(update={"cached_tokens": 0}), FINISHED]],

@@ -68,6 +68,12 @@ def test_bad_record(content: str, sentence: str) -> None:
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["Alice", "a_b", "-a", "a" * 64])
+def test_a_name_that_no_key_can_have_is_told(name: str) -> None:
+    with pytest.raises(ValueError, match="lower-case"):
+        parse_record(name, json.dumps({"sha256": DIGEST}))
+
+
 def test_record_may_say_more() -> None:
     record = {
         "sha256": DIGEST.upper(),

@@ -69,6 +69,13 @@ def test_who_refused_has_no_room_until_it_says_so() -> None:
     assert load.room
 
 
+def test_who_tells_nothing_is_asked_again() -> None:
+    load = ReplicaLoad()
+    load.dispatched("r", 100)
+    load.refused("r")
+    assert load.room
+
+
 def test_who_leaves_has_no_room() -> None:
     load = ReplicaLoad()
     load.take(report(1, draining=True))

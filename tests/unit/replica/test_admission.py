@@ -66,6 +66,8 @@ def test_what_ended_leaves_nothing() -> None:
         pytest.param([(0.0, 1, False), (9.0, 1, False)], False, id="nothing to do"),
         pytest.param([(0.0, 1, False), (9.0, 1, False), (10.0, 1, True)], False, id="work has just come"),
         pytest.param([(0.0, 1, True), (9.0, 1, True), (9.1, 2, True)], False, id="it goes on"),
+        pytest.param([(0.0, 1, False), (9.9, 1, True), (10.0, 1, True)], False, id="work came long after a look"),
+        pytest.param([(0.0, 1, False), (9.9, 1, True), (12.0, 1, True)], True, id="and is not done"),
     ],
 )
 def test_stall(looks: list[tuple[float, int, bool]], stalled: bool) -> None:

@@ -37,7 +37,6 @@ class Ask:
     context: tuple[ContextFile, ...] = ()
     post_process: bool = False
     max_tokens: int | None = None
-    min_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -60,7 +59,6 @@ class Ask:
 
 
 _SAMPLING = (
-    "min_tokens",
     "top_p",
     "top_k",
     "min_p",
