@@ -102,11 +102,11 @@ def sources_tag() -> str:
 
 def node_local(made: NodeLocal) -> Installation:
     """Values and volumes with which every program finds its Python packages on the node."""
-    claim = {"claimName": dependencies.VOLUME_CLAIM, "readOnly": True}
+    claim = {"claimName": dependencies.claim_name(made.packages), "readOnly": True}
     mounted: dict[str, Any] = {
-        "volumes": [{"name": dependencies.VOLUME_CLAIM, "persistentVolumeClaim": claim}],
+        "volumes": [{"name": dependencies.VOLUME, "persistentVolumeClaim": claim}],
         "volumeMounts": [
-            {"name": dependencies.VOLUME_CLAIM, "mountPath": aixcoder.DEPENDENCIES_MOUNT, "readOnly": True},
+            {"name": dependencies.VOLUME, "mountPath": aixcoder.DEPENDENCIES_MOUNT, "readOnly": True},
         ],
     }
     values = {

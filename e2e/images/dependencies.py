@@ -15,7 +15,7 @@ from e2e.cluster import cache, progress
 from e2e.cluster.errors import NotAvailableError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-VOLUME_CLAIM = "aixcoder-dependencies"
+VOLUME = "aixcoder-dependencies"
 _SIZE = "10Gi"  # no file system holds a hostPath volume to it; claim and volume must only agree
 
 
@@ -35,10 +35,16 @@ def site_packages() -> str:
     return f"lib/python{major}.{minor}/site-packages"
 
 
+def claim_name(folder: Path) -> str:
+    """The claim on `folder`: a volume is never another one under the same name, and pods that run keep theirs."""
+    return f"{VOLUME}-{folder.name.partition('-')[0]}"
+
+
 def manifests(namespace: str, *, folder: Path) -> list[dict[str, object]]:
-    """A PersistentVolume over `folder` and the claim `aixcoder-dependencies` on it for one namespace."""
+    """A PersistentVolume over `folder` and the claim on it for one namespace."""
     labels = {"app.kubernetes.io/part-of": "aixcoder-local-cluster"}
-    volume = f"{VOLUME_CLAIM}-{namespace}"
+    claim = claim_name(folder)
+    volume = f"{claim}-{namespace}"
     common = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
     return [
         {
@@ -50,13 +56,13 @@ def manifests(namespace: str, *, folder: Path) -> list[dict[str, object]]:
                 "capacity": {"storage": _SIZE},
                 "persistentVolumeReclaimPolicy": "Retain",
                 "hostPath": {"path": str(folder), "type": "Directory"},
-                "claimRef": {"namespace": namespace, "name": VOLUME_CLAIM},
+                "claimRef": {"namespace": namespace, "name": claim},
             },
         },
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": {"name": VOLUME_CLAIM, "namespace": namespace, "labels": labels},
+            "metadata": {"name": claim, "namespace": namespace, "labels": labels},
             "spec": {**common, "volumeName": volume, "resources": {"requests": {"storage": _SIZE}}},
         },
     ]

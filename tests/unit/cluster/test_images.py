@@ -114,6 +114,14 @@ def test_a_models_image_is_named_by_its_files(folder: Path, tmp_path: Path, monk
     assert model.image(files, "a/model:1").digest != first.digest
 
 
+def test_other_packages_are_another_volume(tmp_path: Path) -> None:
+    names = [
+        {found["metadata"]["name"] for found in json.loads(json.dumps(dependencies.manifests("demo", folder=folder)))}
+        for folder in (tmp_path / "0123-py3.12", tmp_path / "4567-py3.12")
+    ]
+    assert not names[0] & names[1]
+
+
 def test_claim_and_volume_of_a_namespace_name_each_other(tmp_path: Path) -> None:
     volume, claim = json.loads(json.dumps(dependencies.manifests("demo", folder=tmp_path)))
     assert claim["spec"]["volumeName"] == volume["metadata"]["name"]

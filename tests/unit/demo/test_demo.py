@@ -9,7 +9,7 @@ from e2e.demo.__main__ import chosen, instructions
 from e2e.demo.readiness import is_ready, sentence
 from e2e.demo.release import EXAMPLE, MADE_BY_DEMO, NAMESPACE, SYSTEM_NAMESPACE, namespaces, resource, strangers
 from e2e.images import oci
-from e2e.images.dependencies import VOLUME_CLAIM
+from e2e.images.dependencies import claim_name
 
 Json = dict[str, Any]
 
@@ -83,9 +83,10 @@ def test_a_changed_image_has_another_tag() -> None:
 
 def test_node_local_mode_mounts_the_packages_read_only_everywhere(tmp_path: Path) -> None:
     image = oci.Image("aixcoder/control:abc", [])
-    installation = local.node_local(local.NodeLocal(image, image, tmp_path))
+    packages = tmp_path / "0123-py3.12"
+    installation, claim = local.node_local(local.NodeLocal(image, image, packages)), claim_name(packages)
     for program in ("operator", "gateway", "serving"):
-        assert installation.values[program]["volumes"][0]["persistentVolumeClaim"]["claimName"] == VOLUME_CLAIM
+        assert installation.values[program]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim
         assert installation.values[program]["volumeMounts"][0]["readOnly"] is True
     claims = [item for item in installation.objects if item["kind"] == "PersistentVolumeClaim"]
     assert {item["metadata"]["namespace"] for item in claims} == {SYSTEM_NAMESPACE, NAMESPACE}
