@@ -48,7 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._too_much: _TooMuch | None = None
-        self._in_headers = True
+        self._in_headers = True  # `cycle` is that of the request before, if there was one
         self._header_bytes = 0  # received, and may not end
         self._parsed_bytes = 0
         self._body_bytes = 0
@@ -75,8 +75,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False  # what is pipelined is dropped, and told so by `connection: close`
             return
         if not self._receiving:
-            self._receiving, self._in_headers, self._header_bytes = True, True, 0
-            self._wait(HEADERS_SECONDS)
+            self._begin()
         if self._in_headers:
             self._header_bytes += len(data)
         super().data_received(data)
@@ -91,6 +90,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """See `httptools.HttpRequestParser`."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._raise(_TooMuch(400, "Requests must not be pipelined."))
+        if not self._receiving:
+            self._begin()  # in one piece with the end of a request that was answered before it
         self._parsed_bytes = 0
         super().on_message_begin()
 
@@ -112,10 +113,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """See `httptools.HttpRequestParser`."""
-        self._in_headers = False
         self._wait(BODY_SECONDS)
         super().on_headers_complete()
-        if self.loop.time() > self._old_at:
+        self._in_headers = False
+        if self.loop.time() > self._old_at or self.parser.should_upgrade():  # behind an upgrade no request is read
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -151,6 +152,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stall.cancel()
             self._stall = None
 
+    def _begin(self) -> None:
+        self._receiving, self._in_headers, self._header_bytes = True, True, 0
+        self._wait(HEADERS_SECONDS)
+
     def _wait(self, seconds: float | None) -> None:
         """The client has so long for its next step; None: it is our turn."""
         if self._timer is not None:
@@ -158,7 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = None if seconds is None else self.loop.call_later(seconds, self._late)
 
     def _late(self) -> None:
-        if self._receiving and (self.cycle is None or not self.cycle.response_started):
+        if self._receiving:
             self._refuse(_TooMuch(408, "The request took too long to arrive."))
         else:
             self.transport.close()
@@ -169,7 +174,7 @@ class BoundedProtocol(HttpToolsProtocol):
         raise bound
 
     def _refuse(self, bound: _TooMuch) -> None:
-        if self.cycle is None or not self.cycle.response_started:
+        if self._in_headers or not self.cycle.response_started:
             content = bound.message.encode("ascii")
             head = f"content-type: text/plain\r\ncontent-length: {len(content)}\r\nconnection: close\r\n"
             # SDKs would retry by themselves and multiply the load.

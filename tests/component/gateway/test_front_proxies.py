@@ -1,7 +1,8 @@
-"""Behind nginx, HAProxy and Envoy, set up as docs/front-proxies.md says: cancels, pieces of streams, and long ones."""
+"""Behind nginx, HAProxy and Envoy, set up as docs/front-proxies.md says: cancels, streams, and a storm."""
 
 import asyncio
 import json
+import random
 import socket
 import subprocess
 import time
@@ -15,6 +16,11 @@ import pytest
 from benchmarks.gateway import envoy
 from e2e.cluster import debian
 from tests.component.gateway.conftest import Replica, Running, StartReplica, Table, eventually, script
+from tests.component.gateway.storm import as_it_should_be, gateway_before, nothing_left, replica_with, storm
+
+KINDS = ("nginx", "haproxy", "envoy")
+STORM_SECONDS = 5.0
+"""Through each."""
 
 NGINX = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -82,7 +88,7 @@ def proxy(kind: str, folder: Path, gateway: int) -> Iterator[str]:
             process.wait(10)
 
 
-@pytest.mark.parametrize("kind", ["nginx", "haproxy", "envoy"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_proxy_in_front(
     gateway: Running, table: Table, start_replica: StartReplica, tmp_path: Path, kind: str
 ) -> None:
@@ -92,6 +98,19 @@ async def test_a_proxy_in_front(
         async with aiohttp.ClientSession() as session:
             await _pieces(session, url)
             await _cancels(session, url, replica)
+
+
+async def test_nothing_is_left_of_a_storm_through_each(tmp_path: Path) -> None:
+    async with replica_with(max_concurrent_sequences=16) as replica, gateway_before(replica) as gateway:
+        for kind in KINDS:
+            chance = random.Random(1)
+            with proxy(kind, tmp_path, int(gateway.url.rsplit(":", 1)[1])) as url:
+                await storm(url, replica, 0.3, chance)  # connections that stay
+                tasks = len(asyncio.all_tasks())
+                outcomes = await storm(url, replica, STORM_SECONDS, chance)
+                print(f"{kind}: {dict(outcomes)}")
+                await nothing_left(gateway, replica, tasks)
+            as_it_should_be(outcomes)
 
 
 async def _pieces(session: aiohttp.ClientSession, url: str) -> None:

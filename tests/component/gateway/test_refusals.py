@@ -27,12 +27,13 @@ IN_BOTH_DIALECTS = pytest.mark.parametrize(("path", "body"), [OPENAI, LLAMA_CPP]
 async def refusals(
     gateway: Running, path: str, body: dict[str, Any], headers: dict[str, str]
 ) -> Counter[tuple[int, bytes]]:
-    """Status and body of the answers to a hundred requests that differ."""
+    """Status and body of the answers to a hundred requests that differ; all but 401 say when to come again."""
     found: Counter[tuple[int, bytes]] = Counter()
     for seed in range(100):
         async with gateway.session.post(f"{gateway.url}{path}", json=body | {"seed": seed}, headers=headers) as answer:
-            assert int(answer.headers["retry-after"]) >= 1
-            assert answer.headers["x-should-retry"] == "false"
+            if answer.status != 401:
+                assert int(answer.headers["retry-after"]) >= 1
+                assert answer.headers["x-should-retry"] == "false"
             found[answer.status, await answer.read()] += 1
     return found
 
@@ -67,3 +68,22 @@ async def test_over_the_keys_own_limit(table: Table, tmp_path: Path, path: str, 
             assert first.status == 503  # no replica, and counted all the same
         found = await refusals(gateway, path, body, headers)
     assert [(status, b"over its limit" in text, count) for (status, text), count in found.items()] == [(429, True, 100)]
+
+
+@IN_BOTH_DIALECTS
+async def test_without_a_key(table: Table, tmp_path: Path, path: str, body: dict[str, Any]) -> None:
+    async with running(table, api_keys=tmp_path) as gateway:
+        found = await refusals(gateway, path, body, {})
+    assert [(status, b"valid API key" in text, count) for (status, text), count in found.items()] == [(401, True, 100)]
+
+
+async def test_by_the_connection(gateway: Running) -> None:
+    """Before the path is known: plain text, the headers too."""
+    found: Counter[tuple[int, bytes, tuple[tuple[str, str], ...]]] = Counter()
+    for number in range(100):
+        headers = {"x-note": f"{number} {'x' * 20_000}"}
+        async with gateway.session.get(f"{gateway.url}/v1/models", headers=headers) as answer:
+            found[answer.status, await answer.read(), tuple(answer.headers.items())] += 1
+    assert [(status, text, count) for (status, text, _), count in found.items()] == [
+        (431, b"The headers are too large.", 100)
+    ]
