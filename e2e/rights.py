@@ -40,10 +40,13 @@ def granted(roles: Iterable[Json]) -> frozenset[Right]:
 def used(entries: Iterable[Json], user: str) -> Use:
     """What `user` asked for in audit entries of the stage ResponseComplete.
 
-    A patch that creates its object (status 201, server-side apply) needs `create` beside `patch`.
+    A patch that creates its object (status 201, server-side apply) needs `create` beside `patch`. What was refused once
+    and granted at another time, in the same namespace, is no refusal: an API server that has just started knows no
+    roles yet.
     """
     rights: set[Right] = set()
-    refused = []
+    allowed: set[tuple[Right, str]] = set()
+    refused: list[tuple[tuple[Right, str], str]] = []
     for entry in entries:
         reference = entry.get("objectRef")
         if entry["user"]["username"] != user or not reference or "resource" not in reference:
@@ -51,9 +54,14 @@ def used(entries: Iterable[Json], user: str) -> Use:
         group = reference.get("apiGroup", "")
         resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
         code = entry.get("responseStatus", {}).get("code", 0)
+        right = Right(group, resource, entry["verb"])
+        where = right, reference.get("namespace", "")
         if code == 403:
-            refused.append(f"{entry['verb']} {entry['requestURI']}: {entry['responseStatus'].get('message', '')}")
-        rights.add(Right(group, resource, entry["verb"]))
+            told = f"{entry['verb']} {entry['requestURI']}: {entry['responseStatus'].get('message', '')}"
+            refused.append((where, told))
+        elif code:
+            allowed.add(where)
+        rights.add(right)
         if entry["verb"] == "patch" and code == 201:
             rights.add(Right(group, resource, "create"))
-    return Use(frozenset(rights), tuple(refused))
+    return Use(frozenset(rights), tuple(told for where, told in refused if where not in allowed))

@@ -94,8 +94,8 @@ def test_the_api_server_is_away(pair: Service, told: Pages) -> None:
     assert meanwhile >= 20
     assert amplification == 1
     for gateway in pair.gateways():
-        name = gateway["metadata"]["name"]
-        said = pair.kubernetes.kubectl("logs", name, f"--namespace={SYSTEM_NAMESPACE}", f"--since={seconds:.0f}s")
+        name, since = gateway["metadata"]["name"], time.monotonic() - start + 1
+        said = pair.kubernetes.kubectl("logs", name, f"--namespace={SYSTEM_NAMESPACE}", f"--since={since:.0f}s")
         assert "the API server is away, the last state is kept" in said
     pair.kubernetes.kubectl("rollout", "status", "deployment/aixcoder-operator", f"--namespace={SYSTEM_NAMESPACE}")
     pair.deployment.wait_ready()
