@@ -7,6 +7,7 @@ place in the queue. All gateways decide alike and never talk to each other.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ HELD_MOST = 2000
 HELD_BYTES = 128 * 2**20
 """Bounds of all that waits in one queue: a gateway's memory."""
 
+_SOON_SECONDS = 0.001  # a clock is not as fine as a moment
 _FIRST_HOLD = 0.5  # seconds for which a place is held, before any was seen
 _WEIGHT = 0.05  # of one more
 _TICK_SECONDS = 0.1
@@ -172,7 +174,8 @@ class Dispatcher:
         try:
             # The patience may grow meanwhile.
             while not place.done() and (left := wish.since + wish.patience - self._clock()) > 0:
-                await asyncio.wait((place,), timeout=left)
+                await asyncio.wait((place,), timeout=max(min(left, self._late_in(wish)), _SOON_SECONDS))
+                self._count_late(ledger, wish)
             if not place.done():
                 raise self._late(wish)
             address = place.result()
@@ -180,15 +183,23 @@ class Dispatcher:
             return address
         finally:
             ledger.waiting -= 1
-            target = wish.deployment.spec.autoscaling.queue_time_target_ms / 1000
-            if not wish.late and self._clock() - wish.since > target:
-                wish.late = True
-                ledger.count("waited_over_target")
+            self._count_late(ledger, wish)
             queue.waiting.remove(entry)
             if not given and place.done() and place.exception() is None:
                 # It was given a place just when it stopped to wait.
                 self._fleet.load(place.result()).ended(wish.request.id)
                 self.pump()
+
+    def _late_in(self, wish: Wish) -> float:
+        """Seconds until it will have waited longer than its deployment's target; endless where that was counted."""
+        target = wish.deployment.spec.autoscaling.queue_time_target_ms / 1000
+        return math.inf if wish.late else (wish.since or 0.0) + target - self._clock()
+
+    def _count_late(self, ledger: DeploymentLedger, wish: Wish) -> None:
+        """Count one that waited too long, in the second in which it did."""
+        if self._late_in(wish) < 0:
+            wish.late = True
+            ledger.count("waited_over_target")
 
     def _admit(self, queue: _Queue, ledger: DeploymentLedger, wish: Wish) -> None:
         """Make room for a new request, or refuse it."""

@@ -425,6 +425,19 @@ async def test_late_ones_are_counted_once_whatever_became_of_them(target_ms: int
         assert desk.ledger.page(0).deployments[0].counters.waited_over_target == late
 
 
+async def test_a_late_one_is_counted_while_it_still_waits() -> None:
+    """In the second in which it became late, not in that in which its client lost patience."""
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        waits = desk.ask("r", patience=5.0)
+        await desk.settle()
+        async with asyncio.timeout(2):
+            while not desk.ledger.page(0).deployments[0].counters.waited_over_target:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert not waits.done()
+
+
 async def test_a_revision_without_room_leaves_its_share_to_the_other() -> None:
     raw = DEPLOYMENT.model_dump(by_alias=True) | {"status": {"traffic": {"weights": {"one": 50, "two": 50}}}}
     split = DeploymentView.model_validate(raw)
