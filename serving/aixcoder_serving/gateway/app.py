@@ -101,12 +101,11 @@ def internal(gateway: Gateway) -> ASGIApp:
 
     async def load_page(request: Request) -> Response:
         try:
-            since = float(request.query_params.get("since", "inf"))
+            since, until = (float(request.query_params.get(name, "inf")) for name in ("since", "until"))
         except ValueError:
-            return PlainTextResponse("since is a second since 1970\n", 400)
-        return Response(
-            gateway.ledger.page(since).model_dump_json(exclude_defaults=True), media_type="application/json"
-        )
+            return PlainTextResponse("since and until are seconds since 1970\n", 400)
+        page = gateway.ledger.page(since, until)
+        return Response(page.model_dump_json(exclude_defaults=True), media_type="application/json")
 
     return Starlette(routes=[Route("/metrics", metrics_page), Route("/routes", routes_page), Route("/load", load_page)])
 

@@ -9,8 +9,10 @@ Bins stand under the gateway's uid and start: a reader that sees others knows th
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
+from itertools import takewhile
 
 from aixcoder_serving.protocol import DeploymentLoad, GatewayLoad, LoadBin, LoadCounters
 
@@ -19,7 +21,7 @@ COUNTERS = tuple(LoadCounters.model_fields)
 
 
 class DeploymentLedger:
-    """The counts of one deployment. `clock`: seconds since 1970."""
+    """The counts of one deployment. `clock`: seconds since 1970, never set back."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -49,19 +51,17 @@ class DeploymentLedger:
         self._spend()
         self._running -= 1
 
-    def tell(self, since: float) -> tuple[LoadCounters, tuple[LoadBin, ...]]:
-        """The counters, and the bins from second `since` on; the last one is not over yet."""
+    def tell(self, since: float, until: float = math.inf) -> tuple[LoadCounters, tuple[LoadBin, ...]]:
+        """The counters, and the bins from second `since` to before `until`; that of now is not over yet."""
         self._spend()
-        bins = tuple(
-            LoadBin(second=second, counts=_counters(counts)) for second, counts in self._bins if second >= since
-        )
-        return _counters(self._totals), bins
+        recent = takewhile(lambda one: one[0] >= since, reversed(self._bins))
+        bins = [LoadBin(second=second, counts=_counters(counts)) for second, counts in recent if second < until]
+        return _counters(self._totals), tuple(reversed(bins))
 
     def _spend(self) -> None:
         """Add what the places took since the last time, each second its own."""
         now = self._clock()
-        at, self._counted_until = self._counted_until, max(now, self._counted_until)
-        at = max(at, now - KEPT_SECONDS)
+        at, self._counted_until = max(self._counted_until, now - KEPT_SECONDS), now
         while self._running and at < now:
             end = min(float(int(at) + 1), now)
             self._add(int(at), "slot_ms", self._running * (end - at) * 1000)
@@ -69,7 +69,6 @@ class DeploymentLedger:
 
     def _add(self, second: int, counter: str, amount: float) -> None:
         self._totals[counter] += amount
-        # A clock that was set back adds to the last bin: nothing is lost, and seconds stay in order.
         if not self._bins or self._bins[-1][0] < second:
             self._bins.append((second, {}))
             while self._bins[0][0] <= second - KEPT_SECONDS:
@@ -99,11 +98,11 @@ class Ledger:
         for key in [k for k, d in self._deployments.items() if k not in known and not d.running and not d.waiting]:
             del self._deployments[key]
 
-    def page(self, since: float) -> GatewayLoad:
-        """The body of `/load`."""
+    def page(self, since: float, until: float = math.inf) -> GatewayLoad:
+        """The body of `/load`, with the bins from second `since` to before `until`."""
         deployments = []
         for (namespace, name), ledger in sorted(self._deployments.items()):
-            counters, bins = ledger.tell(since)
+            counters, bins = ledger.tell(since, until)
             deployments.append(
                 DeploymentLoad(
                     namespace=namespace,

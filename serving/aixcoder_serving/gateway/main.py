@@ -117,12 +117,18 @@ def _gateway(
     routes: RouteTable, keys: KeyRing | None, upstream: Upstream, reports: LoadReports
 ) -> tuple[Gateway, Fleet]:
     """All parts of a gateway, put together."""
-    metrics, ledger = Metrics(), Ledger(uuid.uuid4().hex, time.time)
+    metrics, ledger = Metrics(), Ledger(uuid.uuid4().hex, _steady_clock())
     fleet = Fleet(reports, lambda: dispatcher.pump())
     dispatcher = Dispatcher(routes, fleet, ledger)
     airspace = Airspace(dispatcher, fleet, upstream, metrics, RetryBudget(), Poison(), TokenEstimate())
     limits = Limits(time.monotonic)
     return Gateway(routes, keys, limits, Flights(airspace), airspace, ledger, metrics), fleet
+
+
+def _steady_clock() -> Callable[[], float]:
+    """Seconds since 1970 that nobody sets back: a second that was told is over."""
+    started = time.time() - time.monotonic()
+    return lambda: started + time.monotonic()
 
 
 async def _follow(routes: RouteTable, ledger: Ledger, fleet: Fleet) -> None:

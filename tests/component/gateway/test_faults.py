@@ -158,7 +158,7 @@ async def test_stream_that_is_cut_ends_in_an_error(
     table.prefer(bad.address, good.address)
     await heard(gateway, 2)
     client = await gateway.client()
-    prompt = script(bad={"delay": 0.05, **what})  # what its client has not read yet would begin anew, at the good one
+    prompt = script(bad={"delay": 0.2, **what})  # what its client has not read yet would begin anew, at the good one
     stream = await client.completions.create(model="any", prompt=prompt, stream=True, temperature=0.7)
     texts = []
     with pytest.raises(openai.APIError, match="went away"):  # noqa: PT012 - what came before it counts

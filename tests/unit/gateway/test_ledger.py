@@ -77,21 +77,8 @@ def test_bins_since_a_second_and_no_older_than_half_an_hour() -> None:
     assert len(load.bins) == KEPT_SECONDS // 50
     assert sum_of(load, "arrivals") < load.counters.arrivals
     assert [one.second for one in only(ledger, since=clock.now - 60).bins] == [int(clock.now) - 50, int(clock.now)]
-
-
-def test_a_clock_that_is_set_back_loses_nothing() -> None:
-    clock = Clock(2000.0)
-    ledger = Ledger("uid", clock)
-    mine = ledger.of("ns", "a")
-    mine.place_taken()
-    mine.count("arrivals")
-    clock.now = 1500.0
-    mine.count("arrivals")
-    clock.now = 2001.0
-    mine.place_left()
-    load = only(ledger)
-    assert counts(load, "arrivals") == {2000: 2}
-    assert load.counters.slot_ms == 1000.0
+    (piece,) = ledger.page(int(clock.now) - 150, int(clock.now) - 50).deployments
+    assert [one.second for one in piece.bins] == [int(clock.now) - 150, int(clock.now) - 100]
 
 
 def test_whose_counts_they_are() -> None:
