@@ -1,0 +1,122 @@
+"""What a new leader begins with, and what holds for rates whoever leads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aixcoder_operator.api.status import AutoscalingStatus
+from aixcoder_operator.scaling.scaler import taken_over
+from tests.unit.scaling.gateways import NOON, World
+from tests.unit.scaling.scaled import Loop, sight, text, worker
+
+
+def status(changed: float | None, hold: float | None) -> AutoscalingStatus:
+    fields: dict[str, Any] = {"desired": 7}
+    fields |= {} if changed is None else {"lastDecision": {"time": text(changed), "reason": "as it was"}}
+    return AutoscalingStatus.model_validate(fields | ({} if hold is None else {"holdUntil": text(hold)}))
+
+
+@pytest.mark.parametrize(
+    ("told", "changed", "risen"),
+    [
+        pytest.param(None, 0, 0, id="nothing told"),
+        pytest.param(status(None, None), 0, 0, id="never changed"),
+        pytest.param(status(NOON, NOON + 60), NOON, NOON, id="a rise was last"),
+        pytest.param(status(NOON, NOON - 20), NOON, 0, id="a fall was last: the rise before is not known"),
+        pytest.param(status(NOON, None), NOON, 0, id="a fall, and no rise ever"),
+    ],
+)
+def test_taken_over(told: AutoscalingStatus | None, changed: float, risen: float) -> None:
+    standing = taken_over(7, told)
+    assert (standing.desired, standing.changed_at, standing.risen_at) == (7, changed, risen)
+    assert standing.hold_until > NOON + 1e6
+    assert not standing.waking
+
+
+PERIOD = 20
+SPEC = {
+    "maxReplicas": 20,
+    "scaleUp": {"replicas": 2, "periodSeconds": PERIOD},
+    "scaleDown": {"replicas": 3, "periodSeconds": PERIOD},
+}
+
+
+def begin(told: dict[str, Any]) -> Loop:
+    world = World()
+    world.start("a")
+    playing = Loop(world)
+    playing.learn(sight(autoscaling=SPEC, status=told))
+    return playing
+
+
+def taken(playing: Loop) -> Loop:
+    """Another process leads from now on, with what status tells and what the gateways keep."""
+    decided = playing.autoscaler.decided(sight().deployment)
+    after = Loop(playing.world)
+    told = decided.model_dump(mode="json", by_alias=True, exclude_none=True) if decided else None
+    after.learn(sight(autoscaling=SPEC, status=told))
+    return after
+
+
+def test_a_burst_after_a_fall_and_a_new_leader_is_held_up_by_nothing() -> None:
+    before = begin(
+        {"desired": 7, "lastDecision": {"time": text(NOON - 10), "reason": ""}, "holdUntil": text(NOON - 20)}
+    )
+    after = taken(before)
+    after.play(2, a=60)
+    assert after.desired(sight(autoscaling=SPEC)) == 9
+
+
+def test_a_rise_before_a_new_leader_counts() -> None:
+    before = begin({"desired": 1})
+    before.play(2, a=60)
+    assert before.desired(sight(autoscaling=SPEC)) == 3
+    after = taken(before)
+    after.play(PERIOD - 2, a=60)
+    assert after.desired(sight(autoscaling=SPEC)) == 3
+    after.play(2, a=60)
+    assert after.desired(sight(autoscaling=SPEC)) == 5
+
+
+stretches = st.lists(
+    st.tuples(
+        st.integers(1, 40),  # seconds
+        st.sampled_from([0, 2, 20, 90]),  # arrivals in each
+        st.sampled_from([None, 1, 5, 40]),  # a start that is seen before, of so many seconds
+        st.booleans(),  # another leads
+    ),
+    min_size=2,
+    max_size=8,
+)
+
+
+@given(stretches)
+@settings(max_examples=10, deadline=None)
+def test_no_more_in_a_period_than_its_rate_whoever_leads_and_however_long_a_start_takes(
+    some: list[tuple[int, int, int | None, bool]],
+) -> None:
+    playing = begin({"desired": 6, "coldStartSeconds": 5})
+    rises: list[tuple[float, int]] = []
+    falls: list[tuple[float, int]] = []
+    number, was_fall = 6, False
+    for index, (count, arrivals, start_s, another) in enumerate(some):
+        if another:
+            playing = taken(playing)
+            if was_fall:
+                rises.clear()  # status tells of the last change only
+        if start_s is not None:
+            made = playing.world.now
+            playing.learn(sight(worker(f"w{index}", made), autoscaling=SPEC))
+            playing.learn(sight(worker(f"w{index}", made, made + start_s), autoscaling=SPEC))
+        for _ in range(count):
+            playing.play(1, a=arrivals)
+            change = playing.desired(sight(autoscaling=SPEC)) - number
+            if change:
+                number, was_fall = number + change, change < 0
+                (falls if was_fall else rises).append((playing.world.now, abs(change)))
+                for changes, most in ((rises, 2), (falls, 3)):
+                    assert sum(by for at, by in changes if at > playing.world.now - PERIOD) <= most
