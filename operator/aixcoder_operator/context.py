@@ -11,13 +11,14 @@ from aixcoder_operator.cluster.client import Client
 from aixcoder_operator.cluster.events import EventRecorder
 from aixcoder_operator.cluster.probe import Prober
 from aixcoder_operator.ray.serve import ServeClient
+from aixcoder_operator.scaling.loop import Autoscaler
 from aixcoder_operator.served_names import ServedNames
 from aixcoder_operator.settings import OperatorSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Made once by `main`; of deployments it remembers which names they claim, and nothing else."""
+    """Made once by `main`; of deployments it remembers which names they claim and how they are scaled, no more."""
 
     settings: OperatorSettings
     client: Client
@@ -30,6 +31,8 @@ class Context:
     data_key: bytes
     """Shared with the gateways: from it are derived the tokens by which replicas know them."""
     served_names: ServedNames
+    autoscaler: Autoscaler
+    """Decides the number of replicas where the spec leaves it to the operator."""
     now: Callable[[], datetime]
     """The time, in UTC."""
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from aixcoder_operator.scaling.metrics import ScalingMetrics
+
 _RECONCILE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -49,6 +51,7 @@ class Metrics:
             buckets=_REQUEST_BUCKETS,
             registry=self._registry,
         )
+        self.scaling = ScalingMetrics(self._registry)
 
     def reconciled(self, result: str, seconds: float) -> None:
         """Count one reconcile; `result` is `done`, `requeued` or `failed`."""

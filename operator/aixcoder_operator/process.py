@@ -29,12 +29,15 @@ from aixcoder_operator.cluster.connection import connect, load_configuration
 from aixcoder_operator.cluster.definition import read_definition, strangeness
 from aixcoder_operator.cluster.events import EventRecorder
 from aixcoder_operator.cluster.lease import Lease
+from aixcoder_operator.cluster.observe import gateway_endpoints
 from aixcoder_operator.cluster.probe import Prober
 from aixcoder_operator.context import Context, Reconcile
 from aixcoder_operator.health import serve_health
 from aixcoder_operator.metrics import Metrics
 from aixcoder_operator.queue import WorkQueue
 from aixcoder_operator.ray.serve import ServeClient, ServeError
+from aixcoder_operator.scaling.collector import Collector
+from aixcoder_operator.scaling.loop import Autoscaler
 from aixcoder_operator.served_names import ServedNames
 from aixcoder_operator.settings import OperatorSettings
 from aixcoder_operator.watches import Known, Watches, key_of
@@ -74,6 +77,8 @@ async def run(
             connect(configuration, observer=metrics.requested, request_seconds=LEASE_REQUEST_SECONDS)
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
+        # Of its own: a gateway is not kept waiting for a connection by many replicas that are asked.
+        gateways = await stack.enter_async_context(aiohttp.ClientSession())
         lease = Lease(
             lease_client,
             settings.lease.namespace,
@@ -91,6 +96,9 @@ async def run(
             key=key,
             data_key=data_key,
             served_names=ServedNames(),
+            autoscaler=Autoscaler(
+                Collector(gateways, lambda: gateway_endpoints(guarded, settings.gateway)), metrics.scaling
+            ),
             now=lambda: datetime.now(UTC),
         )
         operator = Operator(configuration, context, reconcile, lease, metrics)
@@ -119,6 +127,7 @@ class Operator:
             configuration, self._settings.namespaces, on_parent=self._on_parent, on_child=self._queue.add
         )
         self._watching = False
+        self._leading = asyncio.Event()
         self._missed: list[str] = []
 
     def problem(self) -> str | None:
@@ -136,7 +145,8 @@ class Operator:
 
     async def run(self, stop: asyncio.Event) -> int:
         """Work until `stop` is set or a part breaks; returns the exit status."""
-        work = [asyncio.create_task(part(), name=part.__name__) for part in (self._watch, self._lead, self._check)]
+        parts = (self._watch, self._lead, self._scale, self._check)
+        work = [asyncio.create_task(part(), name=part.__name__) for part in parts]
         work.append(asyncio.create_task(self._context.events.run(), name="events"))
         stopping = asyncio.create_task(stop.wait(), name="stop")
         ended, _ = await asyncio.wait([stopping, *work], return_when=asyncio.FIRST_COMPLETED)
@@ -184,7 +194,12 @@ class Operator:
         await self._lease.acquire()
         # All that the watches have shown so far waits in the queue.
         self._queue.start()
+        self._leading.set()
         _die(await self._lease.hold())
+
+    async def _scale(self) -> None:
+        await self._leading.wait()
+        await self._context.autoscaler.run(self._queue.add)
 
     async def _check(self) -> None:
         """Compare the watch with a list each minute, and look at every deployment once in `resyncSeconds`."""

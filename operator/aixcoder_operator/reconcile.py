@@ -7,6 +7,7 @@ calls ends in the same state as one.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from aixcoder_operator.api.deployment import UnreadableResourceError, read
 from aixcoder_operator.api.objects import Object, annotations_of, name
@@ -14,14 +15,16 @@ from aixcoder_operator.api.serve import ServeConfig
 from aixcoder_operator.api.status import DeploymentStatus
 from aixcoder_operator.cluster.apply import Occupied, apply, prune
 from aixcoder_operator.cluster.client import Forbidden, Invalid, NotFound
+from aixcoder_operator.cluster.events import EventType
 from aixcoder_operator.cluster.observe import gateway_addresses, observe
 from aixcoder_operator.context import Context
 from aixcoder_operator.plan import names
 from aixcoder_operator.plan.conditions import refused
 from aixcoder_operator.plan.deployment_children import Tokens
 from aixcoder_operator.plan.observed import GatewayView, Observed, ReplicaView, ServeView, UnitView
-from aixcoder_operator.plan.plan import Questions, ServeOrder, plan, questions
+from aixcoder_operator.plan.plan import Questions, plan, questions
 from aixcoder_operator.plan.platform import Platform
+from aixcoder_operator.plan.serve import ServeOrder
 from aixcoder_operator.ray.serve import ServeError, Unreachable
 from aixcoder_operator.ray.token import ray_token
 from aixcoder_serving.protocol import replica_token
@@ -36,25 +39,33 @@ async def reconcile(key: str, *, context: Context) -> float | None:
     namespace, deployment_name = key.split("/", 1)
     seen = await observe(context.client, namespace, deployment_name)
     if seen is None or seen.parent["metadata"].get("deletionTimestamp"):
+        context.autoscaler.forget(key)
         return None  # owner references take the children away
     try:
-        observed = Observed(
-            read(seen.parent), context.now(), seen.children, name_taken_by=context.served_names.taken_by(key)
-        )
+        deployment = read(seen.parent)
     except UnreadableResourceError as error:
         context.events.record(seen.parent, "Unreadable", str(error), "Warning")
         return None
+    observed = Observed(
+        deployment,
+        context.now(),
+        seen.children,
+        name_taken_by=context.served_names.taken_by(key),
+    )
+    context.autoscaler.learn(observed)
+    observed = replace(observed, autoscaling=context.autoscaler.decided(deployment))
     platform = platform_of(context)
-    uid = observed.deployment.metadata.uid
+    uid = deployment.metadata.uid
     tokens = Tokens(ray=ray_token(context.key, uid), replica=replica_token(context.data_key, uid))
 
     observed = await ask(observed, questions(observed, platform), tokens.ray, context)
+    context.autoscaler.measure(observed)
     planned = plan(observed, platform, tokens)
 
     try:
         applied = await apply(context.client, planned.objects, seen.children, owner=seen.parent)
     except (Forbidden, Invalid, Occupied) as error:
-        await write_status(seen.parent, refused(observed.deployment, planned.status, str(error), observed.now), context)
+        await write_status(seen.parent, refused(deployment, planned.status, str(error), observed.now), context)
         raise
     await prune(context.client, (*planned.objects, *planned.kept), seen.children, owner=seen.parent)
     for pod, marks in planned.annotate:
@@ -63,7 +74,8 @@ async def reconcile(key: str, *, context: Context) -> float | None:
         await tell_serve(order, seen.parent, tokens.ray, context)
     await write_status(seen.parent, planned.status, context)
     for event in planned.events:
-        context.events.record(seen.parent, event.reason, event.message, "Warning" if event.warning else "Normal")
+        kind: EventType = "Warning" if event.warning else "Normal"
+        context.events.record(seen.parent, event.reason, event.message, kind, event.topic)
     return 1.0 if applied.waiting else planned.requeue_after
 
 
@@ -76,6 +88,7 @@ def platform_of(context: Context) -> Platform:
         operator_namespace=settings.lease.namespace,
         gateway_namespace=gateway.namespace,
         gateway_url=f"http://{gateway.public_service}.{gateway.namespace}.svc.{settings.cluster_domain}/v1",
+        metrics_peers=settings.metrics_peers,
         env=settings.serving.env,
         volumes=settings.serving.volumes,
         volume_mounts=settings.serving.volume_mounts,
@@ -87,14 +100,11 @@ async def ask(observed: Observed, wanted: Questions, token: str, context: Contex
     """`observed` with the answers of Ray heads, replicas and gateways to what is `wanted`; all are asked at once."""
     serve, replicas, gateways = await asyncio.gather(
         asyncio.gather(*(_ask_serve(unit, token, context) for unit in wanted.serve)),
-        _ask_replicas(wanted.replicas, context),
+        _ask_replicas((*wanted.replicas, *context.autoscaler.unmeasured(observed)), context),
         _ask_gateways(observed.deployment.metadata.uid, context) if wanted.gateways else _nothing(),
     )
-    return Observed(
-        deployment=observed.deployment,
-        now=observed.now,
-        children=observed.children,
-        name_taken_by=observed.name_taken_by,
+    return replace(
+        observed,
         serve={unit.name: view for unit, view in zip(wanted.serve, serve, strict=True) if view is not None},
         replicas=replicas,
         gateways=gateways,

@@ -60,6 +60,8 @@ class OperatorSettings(_Settings):
     data_key_file: Path = Path("/var/run/aixcoder/data-key/key")
     """Shared with the gateways: of it the tokens are made by which replicas know them."""
     lease: LeaseSettings
+    metrics_peers: tuple[dict[str, Any], ...] = ()
+    """Who else may reach replicas, for /metrics: NetworkPolicy peers, passed through."""
     cluster_domain: str = Field(default="cluster.local", min_length=1, max_length=253)
     port: int = Field(default=8081, ge=0, le=65535)
     """/healthz, /readyz and /metrics; 0 takes any free port."""

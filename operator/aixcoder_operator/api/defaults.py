@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aixcoder_operator.api.autoscaling import Autoscaling
 from aixcoder_operator.api.deployment import DeploymentSpec
 from aixcoder_operator.api.engine import Device, Dtype, TensorParallelSize
 from aixcoder_operator.api.model import Variant
@@ -30,6 +31,10 @@ class Effective:
     max_model_length: int
     max_concurrent_sequences: int
     replicas: int
+    """Without a decision: with `autoscaled` what a new deployment begins with."""
+    autoscaled: bool
+    keep_head: bool
+    """Whether the head stays where no replica is wished for."""
     worker_cpu: str
     worker_memory: str
     gpu_resource: str | None
@@ -45,10 +50,15 @@ class Effective:
         """GPUs one worker pod asks for, 0 where none are asked for."""
         return 0 if self.gpu_resource is None else self.tensor_parallel_size
 
+    @property
+    def is_away(self) -> bool:
+        """Neither workers nor a head are wished for."""
+        return self.suspended or (self.replicas == 0 and not self.keep_head)
+
 
 def effective(spec: DeploymentSpec) -> Effective:
     """`spec` with its defaults filled in."""
-    engine, resources, rollout = spec.engine, spec.resources, spec.rollout
+    engine, resources, rollout, autoscaling = spec.engine, spec.resources, spec.rollout, spec.autoscaling
     device = engine.device or "cuda"
     dtype = engine.dtype or "bfloat16"
     ranks = engine.tensor_parallel_size or 1
@@ -59,7 +69,10 @@ def effective(spec: DeploymentSpec) -> Effective:
         tensor_parallel_size=ranks,
         max_model_length=engine.max_model_length or DEFAULT_MODEL_LENGTH,
         max_concurrent_sequences=engine.max_concurrent_sequences or 64,
-        replicas=1 if spec.replicas is None else spec.replicas,
+        # One even where the minimum is 0: whether the model loads is seen at once, not with the first request.
+        replicas=max(1, least_replicas(autoscaling)) if autoscaling else 1 if spec.replicas is None else spec.replicas,
+        autoscaled=autoscaling is not None,
+        keep_head=autoscaling is None or bool(autoscaling.keep_head),
         worker_cpu=resources.cpu or default_worker_cpu(ranks),
         worker_memory=resources.memory or default_worker_memory(ranks, device, dtype),
         gpu_resource=None if resources.gpu is None else resources.gpu.resource_name or DEFAULT_GPU_RESOURCE,
@@ -70,6 +83,11 @@ def effective(spec: DeploymentSpec) -> Effective:
         revision_history_limit=10 if rollout.revision_history_limit is None else rollout.revision_history_limit,
         suspended=bool(spec.suspend),
     )
+
+
+def least_replicas(autoscaling: Autoscaling) -> int:
+    """`minReplicas`, schedules apart."""
+    return 1 if autoscaling.min_replicas is None else autoscaling.min_replicas
 
 
 def default_worker_cpu(ranks: int) -> str:

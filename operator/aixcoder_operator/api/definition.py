@@ -66,7 +66,8 @@ _READY = '.status.conditions[?(@.type=="Ready")]'
 COLUMNS = [
     _column("Model", ".spec.model.variant", "string", "Variant of the model; empty: aixcoder-7b."),
     _column("TP", ".spec.engine.tensorParallelSize", "integer", "GPUs that share one replica; empty: 1."),
-    _column("Replicas", ".spec.replicas", "integer", "Replicas wished for; empty: 1."),
+    _column("Replicas", ".spec.replicas", "integer", "Replicas wished for; empty: 1, or as autoscaling decides."),
+    _column("Autoscaled", ".status.autoscaling.desired", "integer", "Replicas that autoscaling has decided for."),
     _column("Ready", ".status.readyReplicas", "integer", "Worker pods that are ready."),
     _column("Status", f"{_READY}.reason", "string", "Reason of the condition Ready."),
     _column("Reason", f"{_READY}.message", "string", "Message of the condition Ready.", wide=True),

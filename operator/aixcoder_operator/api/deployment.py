@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from aixcoder_operator.api.autoscaling import MAX_REPLICAS, Autoscaling
 from aixcoder_operator.api.base import GROUP, Part, rule, ruled
 from aixcoder_operator.api.engine import Engine
 from aixcoder_operator.api.model import Model
@@ -19,7 +20,6 @@ from aixcoder_operator.api.worker import Worker
 MAX_NAME_LENGTH = 38
 """Longest metadata.name: names of its children add up to 25 characters to it and must fit a DNS label."""
 
-MAX_REPLICAS = 256
 RESTART_ANNOTATION = f"{GROUP}/restart"
 """Annotation of the resource; a new value that is not empty makes new replicas of the same spec."""
 
@@ -32,7 +32,12 @@ class DeploymentSpec(Part):
             "(has(self.engine) && has(self.engine.device) && self.engine.device == 'cpu')"
             " || (has(self.resources) && has(self.resources.gpu))",
             "engine.device cuda (the default) needs GPUs: add resources.gpu, or set engine.device to cpu",
-        )
+        ),
+        rule(
+            "!(has(self.replicas) && has(self.autoscaling))",
+            "replicas and autoscaling exclude each other: remove replicas to let the operator choose their number (its "
+            "bounds are autoscaling.minReplicas and maxReplicas), or remove autoscaling to set it yourself",
+        ),
     )
 
     model: Model = Field(description="Which weights are served, where they lie and what clients call them.")
@@ -44,7 +49,15 @@ class DeploymentSpec(Part):
         default=None,
         description=(
             "Number of replicas: worker pods of engine.tensorParallelSize GPUs each. Absent: 1. 0 removes the "
-            "workers and keeps the head. Write it where an autoscaler uses the scale subresource."
+            "workers and keeps the head. Write it where an autoscaler uses the scale subresource. Not beside "
+            "autoscaling."
+        ),
+    )
+    autoscaling: Autoscaling | None = Field(
+        default=None,
+        description=(
+            "Present: the operator chooses the number of replicas by the requests that come and wait, and "
+            "kubectl scale or a HorizontalPodAutoscaler are refused. Changed without new replicas of what runs."
         ),
     )
     resources: WorkerResources = Field(default=WorkerResources(), description="What each worker pod asks of its node.")

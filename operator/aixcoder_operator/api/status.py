@@ -14,9 +14,17 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 
 MAX_MESSAGE = 4096
 """Characters of a condition's message; what is longer is cut, so that no error text can block a status write."""
+MAX_REASON = 512
+"""Characters of a scaling decision's reason, likewise."""
 
 _Name = Annotated[str, Field(max_length=63)]
 _Count = Annotated[int, Field(ge=0, le=100000)]
+
+
+def _cut(value: object, longest: int) -> object:
+    if isinstance(value, str) and len(value) > longest:
+        return value[: longest - 1] + "…"
+    return value
 
 
 class Condition(Part):
@@ -24,8 +32,8 @@ class Condition(Part):
 
     type: ConditionType = Field(
         description=(
-            "Ready: a replica answers requests. Reconciling: a change is being brought in. Stalled: it does not get "
-            "on. Valid: what the spec refers to is there."
+            "Ready: a replica answers requests, or none is wished for. Reconciling: a change is being brought in. "
+            "Stalled: it does not get on. Valid: what the spec refers to is there."
         )
     )
     status: ConditionStatus = Field(description="Whether it holds: True, False or Unknown.")
@@ -43,9 +51,7 @@ class Condition(Part):
     @field_validator("message", mode="before")
     @classmethod
     def _fits(cls, value: object) -> object:
-        if isinstance(value, str) and len(value) > MAX_MESSAGE:
-            return value[: MAX_MESSAGE - 1] + "…"
-        return value
+        return _cut(value, MAX_MESSAGE)
 
 
 class RevisionStatus(Part):
@@ -70,7 +76,10 @@ class TrafficStatus(Part):
 class RolloutStatus(Part):
     """How far a change has got."""
 
-    stable: _Name | None = Field(default=None, description="Revision that last got ready and has the traffic.")
+    stable: _Name | None = Field(
+        default=None,
+        description="Revision that last got ready: it has the traffic, or comes back with it from zero replicas.",
+    )
     target: _Name | None = Field(default=None, description="Revision that the spec asks for.")
     failed: _Name | None = Field(
         default=None,
@@ -80,6 +89,31 @@ class RolloutStatus(Part):
         default=None, description="Step that the rollout is at, one word."
     )
     step_started: Timestamp | None = Field(default=None, description="When that step began.")
+
+
+class ScalingDecision(Part):
+    """The last change of the number of replicas."""
+
+    time: Timestamp = Field(description="When autoscaling.desired last changed.")
+    reason: Annotated[str, Field(max_length=MAX_REASON)] = Field(
+        default="", description="Why, in numbers: what waited, what arrived, how many replicas that needs."
+    )
+
+    @field_validator("reason", mode="before")
+    @classmethod
+    def _fits(cls, value: object) -> object:
+        return _cut(value, MAX_REASON)
+
+
+class AutoscalingStatus(Part):
+    """What the operator's scaling has decided. Written when a decision changes, not when the load does."""
+
+    desired: _Count = Field(description="Replicas that are wished for now.")
+    hold_until: Timestamp | None = Field(default=None, description="Before this time nothing is scaled down.")
+    last_decision: ScalingDecision | None = Field(default=None, description="When and why desired last changed.")
+    cold_start_seconds: Annotated[int, Field(ge=0, le=86400)] | None = Field(
+        default=None, description="Seconds from a pod that is asked for to its ready replica, as last measured."
+    )
 
 
 class DeploymentStatus(Part):
@@ -102,6 +136,9 @@ class DeploymentStatus(Part):
     )
     traffic: TrafficStatus = Field(default=TrafficStatus(), description="Which revisions get requests.")
     rollout: RolloutStatus = Field(default=RolloutStatus(), description="How far a change has got.")
+    autoscaling: AutoscalingStatus | None = Field(
+        default=None, description="What the operator's scaling has decided; only with spec.autoscaling."
+    )
     endpoint: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="Base URL inside the cluster that clients use, with /v1/completions beneath it."
     )

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from aixcoder_operator.api import names, objects
 from aixcoder_operator.api.objects import Object
@@ -19,6 +19,7 @@ from aixcoder_operator.cluster import kinds
 from aixcoder_operator.cluster.client import Client, ClusterError, NotLeading
 
 EventType = Literal["Normal", "Warning"]
+_News = TypeVar("_News")
 
 REPEAT_SECONDS = 600.0
 """The same news of the same object is told again no sooner."""
@@ -26,6 +27,8 @@ BURST = 20
 """News that one object may have at once…"""
 REFILL_SECONDS = 30.0
 """… and the time after which it may have one more."""
+TOPIC_SECONDS = 60.0
+"""News of one topic of an object is told no more often."""
 _WAITING = 200
 _LONGEST_NOTE = 1024  # bytes
 
@@ -38,29 +41,37 @@ class NewsFilter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._told: dict[tuple[str, str, str], float] = {}
+        self._topics: dict[tuple[str, str], float] = {}
         self._spent: dict[str, float] = {}  # uid → when its allowance is full again
 
-    def admits(self, uid: str, reason: str, message: str) -> bool:
-        """Whether this is to be told now; then it counts as told."""
+    def admits(self, uid: str, reason: str, message: str, topic: str = "") -> bool:
+        """Whether this is to be told now; then it counts as told. `topic` "": of none."""
         now = self._clock()
         self._forget(now)
         news = (uid, reason, message)
         full_again = max(self._spent.get(uid, now), now)
-        if news in self._told or full_again - now > (BURST - 1) * REFILL_SECONDS:
+        if news in self._told or (uid, topic) in self._topics or full_again - now > (BURST - 1) * REFILL_SECONDS:
             return False
         self._told[news] = now
+        if topic:
+            self._topics[uid, topic] = now
         self._spent[uid] = full_again + REFILL_SECONDS
         return True
 
     def _forget(self, now: float) -> None:
-        # Insertion order is age.
-        for news, told in list(self._told.items()):
-            if now - told < REPEAT_SECONDS:
-                break
-            del self._told[news]
+        _drop_older(self._told, now - REPEAT_SECONDS)
+        _drop_older(self._topics, now - TOPIC_SECONDS)
         for uid, full_again in list(self._spent.items()):
             if full_again <= now:
                 del self._spent[uid]
+
+
+def _drop_older(told: dict[_News, float], than: float) -> None:
+    # Insertion order is age.
+    for news, at in list(told.items()):
+        if at > than:
+            break
+        del told[news]
 
 
 def shortened(message: str) -> str:
@@ -79,9 +90,12 @@ class EventRecorder:
         self._news = news or NewsFilter()
         self._queue: asyncio.Queue[Object] = asyncio.Queue(_WAITING)
 
-    def record(self, regarding: Object, reason: str, message: str, type: EventType = "Normal") -> None:
-        """Tell of `regarding` (a stored object). `reason`: one CamelCase word; `message`: a sentence."""
-        if not self._news.admits(objects.uid(regarding), reason, message):
+    def record(self, regarding: Object, reason: str, message: str, type: EventType = "Normal", topic: str = "") -> None:
+        """Tell of `regarding` (a stored object). `reason`: one CamelCase word; `message`: a sentence.
+
+        `topic`: what is told once a minute at most, whatever the words; "": no such thing.
+        """
+        if not self._news.admits(objects.uid(regarding), reason, message, topic):
             return
         try:
             self._queue.put_nowait(self._event(regarding, reason, message, type))

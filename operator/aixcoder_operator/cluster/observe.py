@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from aixcoder_operator.api import names, objects
@@ -78,17 +79,40 @@ async def _claim(client: Client, parent: Object) -> Object | None:
         return None
 
 
-async def gateway_addresses(client: Client, gateway: GatewaySettings) -> tuple[str, ...]:
-    """`ip:port` of the internal port of every ready gateway, sorted; empty where no gateway is ready."""
+@dataclass(frozen=True, slots=True)
+class GatewayEndpoint:
+    """One gateway pod."""
+
+    address: str
+    """`ip:port` of its internal port."""
+    is_ready: bool
+    should_answer: bool
+    """It is ready, or would be if it had not been told to end: then it lets what runs end."""
+
+
+async def gateway_endpoints(client: Client, gateway: GatewaySettings) -> tuple[GatewayEndpoint, ...]:
+    """Every gateway pod that has an address, sorted by it."""
     slices = await client.list(
         kinds.ENDPOINT_SLICE, gateway.namespace, labels={"kubernetes.io/service-name": gateway.service}
     )
-    found = {
-        f"[{address}]:{gateway.port}" if ":" in address else f"{address}:{gateway.port}"
-        for endpoint_slice in slices
-        for endpoint in endpoint_slice.get("endpoints") or ()
-        # Absent means ready.
-        if (endpoint.get("conditions") or {}).get("ready") is not False
-        for address in endpoint["addresses"][:1]
-    }
-    return tuple(sorted(found))
+    return endpoints_of(slices, gateway.port)
+
+
+def endpoints_of(slices: Iterable[Object], port: int) -> tuple[GatewayEndpoint, ...]:
+    """The pods in the gateways' EndpointSlices, each once; in a cluster with two families it has an address of each."""
+    found: dict[str, GatewayEndpoint] = {}
+    for endpoint_slice in slices:
+        for endpoint in endpoint_slice.get("endpoints") or ():
+            ip, conditions = endpoint["addresses"][0], endpoint.get("conditions") or {}
+            # Absent means ready.
+            is_ready = conditions.get("ready") is not False
+            ends_orderly = conditions.get("terminating") is True and conditions.get("serving") is True
+            address = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+            pod = (endpoint.get("targetRef") or {}).get("uid") or ip
+            found.setdefault(pod, GatewayEndpoint(address, is_ready, should_answer=is_ready or ends_orderly))
+    return tuple(sorted(found.values(), key=lambda one: one.address))
+
+
+async def gateway_addresses(client: Client, gateway: GatewaySettings) -> tuple[str, ...]:
+    """`ip:port` of the internal port of every ready gateway, sorted; empty where no gateway is ready."""
+    return tuple(one.address for one in await gateway_endpoints(client, gateway) if one.is_ready)

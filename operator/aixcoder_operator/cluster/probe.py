@@ -53,19 +53,19 @@ class Prober:
                 asyncio.timeout(self._seconds),
                 self._session.get(url, headers={"Connection": "close"}, allow_redirects=False) as response,
             ):
-                return type_.model_validate_json(await _body(response))
+                return type_.model_validate_json(await body(response, _LARGEST_BODY))
         except (TimeoutError, aiohttp.ClientError, OSError, ValidationError):
             return None
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body, however many pieces it comes in; cut where it is larger than any of ours."""
-    body = bytearray()
+async def body(response: aiohttp.ClientResponse, largest: int) -> bytes:
+    """The whole body, however many pieces it comes in; cut where it has more than `largest` bytes."""
+    found = bytearray()
     async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > _LARGEST_BODY:
+        found += piece
+        if len(found) > largest:
             break
-    return bytes(body[:_LARGEST_BODY])
+    return bytes(found[:largest])
 
 
 def host_in_url(host: str) -> str:

@@ -7,14 +7,18 @@ Reconciling first and would not see that nothing moves.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from aixcoder_operator.api.defaults import Effective
 from aixcoder_operator.api.deployment import AixcoderDeployment
 from aixcoder_operator.api.status import Condition, ConditionType, DeploymentStatus
-from aixcoder_operator.plan.diagnosis import STARTING, GpuRequest, Reason, why_not_ready
+from aixcoder_operator.plan.diagnosis import STARTING, UNDER_WAY, GpuRequest, Reason, why_not_ready
 from aixcoder_operator.plan.observed import UnitView
-from aixcoder_operator.plan.rollout import SWITCHING, Rollout
+from aixcoder_operator.plan.rollout import AT_ZERO, SWITCHING, WAKING, Rollout
+
+WHOLE = frozenset({"AllReplicasReady", AT_ZERO, "Suspended"})
+"""Reasons of Ready where all of what is wished for is there."""
+_FOLLOWED = timedelta(seconds=10)
+"""Gateways act on another traffic within a second or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +29,29 @@ class Readiness:
     reason: Reason
 
 
-def readiness(rollout: Rollout, wish: Effective, image_waits: bool, now: datetime) -> Readiness:
+def readiness(rollout: Rollout, was: Condition | None, image_waits: bool, now: datetime) -> Readiness:
     """Ready: a replica of the unit with the traffic is ready and routable, and the gateways' requests reach it.
 
-    A deployment that is wished to have no replica is ready as it is; False would hang whoever waits for it.
-    `image_waits`: a newer serving image is there, and is taken with the next revision.
+    A deployment that is wished to have no replica is ready as it is; False would hang whoever waits for it. One that
+    wakes from there stays so while its first replica comes up as it should: its requests are held, nothing is wrong.
+    `was`: the condition that status tells. `image_waits`: a newer serving image is there, and is taken with the next
+    revision.
     """
+    wish = rollout.wish
     if wish.suspended:
         return Readiness(True, Reason("Suspended", "suspended: workers and head are removed as the spec asks"))
+    if wish.replicas == 0 and wish.autoscaled:
+        return Readiness(True, Reason(AT_ZERO, "nobody has asked for a while: the first request wakes it"))
     if wish.replicas == 0:
-        return Readiness(True, Reason("ScaledToZero", "no replica is wished for: set spec.replicas to bring some up"))
+        return Readiness(True, Reason(AT_ZERO, "no replica is wished for: set spec.replicas to bring some up"))
     serving = rollout.serving or rollout.target
     routable = min(len(serving.ready), serving.routable)
     waits = "; a newer serving image is taken with the next change or restart" if image_waits else ""
-    why = _why(serving, wish, rollout, now)
+    why = _why(serving, rollout, now)
     counted = f"{min(routable, wish.replicas)} of {wish.replicas} ready"
+    if _is_waking(rollout, was, why, now) and not (routable and rollout.routed):
+        held = "every gateway is to route to it" if routable else why.message
+        return Readiness(True, Reason(WAKING, f"{counted}, requests are held: {held}"))
     if routable == 0:
         return Readiness(False, Reason(why.reason, f"{counted}: {why.message}"))
     if not rollout.routed:
@@ -60,18 +72,18 @@ def conditions(
     deployment: AixcoderDeployment,
     rollout: Rollout,
     found: Readiness,
-    missing: Reason | None,
+    unusable: Reason | None,
     conflict: Reason | None,
     now: datetime,
 ) -> tuple[Condition, ...]:
     """All conditions, in a steady order; an unchanged status keeps its transition time.
 
-    `missing`: what the spec refers to is not there. `conflict`: an older deployment gets the requests for its name, so
-    that it serves nobody, and somebody has to choose.
+    `unusable`: what the spec refers to is not there, or is not known here. `conflict`: an older deployment gets the
+    requests for its name, so that it serves nobody, and somebody has to choose.
     """
-    invalid = missing or conflict
+    invalid = unusable or conflict
     unreached = None if rollout.phase == "Suspended" else conflict
-    whole = found.reason.reason in ("AllReplicasReady", "ScaledToZero", "Suspended")
+    whole = found.reason.reason in WHOLE
     told: list[tuple[ConditionType, bool, Reason]] = [
         ("Ready", found.ready and unreached is None, unreached or found.reason),
         ("Valid", invalid is None, invalid or Reason("Valid", "what the spec refers to is there")),
@@ -84,10 +96,13 @@ def conditions(
 
 
 def _is_worked_on(deployment: AixcoderDeployment, rollout: Rollout) -> bool:
-    """From a change of the spec until all wished replicas are ready; a replica lost later is no new work."""
+    """From a change of the spec until all wished replicas are ready; a replica lost later is no new work.
+
+    Nor is one more that the load asks for: an autoscaled rollout is complete with less (`Rollout.scaling`).
+    """
     status = deployment.status
     before = status.condition("Reconciling")
-    return (
+    return rollout.phase != "Complete" and (
         status.observed_generation != deployment.metadata.generation
         or (before is not None and before.status == "True")
         or status.condition("Stalled") is not None
@@ -95,7 +110,15 @@ def _is_worked_on(deployment: AixcoderDeployment, rollout: Rollout) -> bool:
     )
 
 
-def _why(unit: UnitView, wish: Effective, rollout: Rollout, now: datetime) -> Reason:
+def _is_waking(rollout: Rollout, was: Condition | None, why: Reason, now: datetime) -> bool:
+    """From zero on, while nothing is wrong: no replica that answers yet, or gateways that have not followed yet."""
+    at_zero = was is not None and was.status == "True" and was.reason in (AT_ZERO, WAKING)
+    late = rollout.stalled is not None or (bool(rollout.target.ready) and now - rollout.step_started > _FOLLOWED)
+    return at_zero and rollout.scaling and not late and why.reason in UNDER_WAY
+
+
+def _why(unit: UnitView, rollout: Rollout, now: datetime) -> Reason:
+    wish = rollout.wish
     if len(unit.ready) >= wish.replicas:
         return _not_listed(unit)
     if rollout.cause is not None and unit.name == rollout.target.name:

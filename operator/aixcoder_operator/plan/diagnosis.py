@@ -26,6 +26,8 @@ _HEAD_PATIENCE = timedelta(seconds=60)
 """A head starts in 15 to 20 s and its Serve some seconds later; silence for longer than this is a problem, no start."""
 STARTING = "Starting"
 """The reason where none is known: nothing is wrong yet."""
+UNDER_WAY = frozenset({STARTING, "ModelLoading"})
+"""Reasons of a replica that is coming up as it should."""
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Killed|Exit|Interrupt)\b")
 """How the line of a Python traceback begins that names the error, with its module or without."""
 _LONGEST_MESSAGE = 400

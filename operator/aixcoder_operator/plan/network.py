@@ -17,10 +17,11 @@ def network_policies(deployment: str, platform: Platform, metadata: Object) -> l
     """One policy for heads, one for workers: the deployment's own pods, and from outside what each is there for."""
     within: Object = {"from": [{"podSelector": {"matchLabels": {DEPLOYMENT_LABEL: deployment}}}]}
     operator = _pods(platform.operator_namespace, "operator")
-    gateway = _pods(platform.gateway_namespace, "gateway")
+    # Whoever reads metrics reaches /generate too, which asks for a token.
+    readers = [operator, _pods(platform.gateway_namespace, "gateway"), *platform.metrics_peers]
     return [
         _policy(deployment, names.HEAD, metadata, [within, _ingress([operator], pod.SERVE_PORT)]),
-        _policy(deployment, names.WORKER, metadata, [within, _ingress([operator, gateway], REPLICA_PORT)]),
+        _policy(deployment, names.WORKER, metadata, [within, _ingress(readers, REPLICA_PORT)]),
     ]
 
 

@@ -7,10 +7,11 @@ from objects, from Ray Serve and from the programs' own pages at the time of one
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from aixcoder_operator.api.children import Children
+from aixcoder_operator.api.defaults import Effective, effective, least_replicas
 from aixcoder_operator.api.deployment import AixcoderDeployment
 from aixcoder_operator.api.objects import (
     Object,
@@ -24,6 +25,7 @@ from aixcoder_operator.api.objects import (
 )
 from aixcoder_operator.api.objects import uid as uid_of
 from aixcoder_operator.api.serve import ApplicationDetails, DeploymentDetails, ServeDetails
+from aixcoder_operator.api.status import AutoscalingStatus
 from aixcoder_operator.plan import names
 from aixcoder_serving.protocol import Readiness, ReplicaStats, Route
 
@@ -86,6 +88,23 @@ class Observed:
     """Worker pod → what it said; a pod that was not asked is absent."""
     gateways: tuple[GatewayView, ...] | None = None
     """Ready gateways; None where none was asked."""
+    autoscaling: AutoscalingStatus | None = None
+    """What the operator's scaling has decided; None where it has not yet, or is not asked for."""
+
+    def wish(self) -> Effective:
+        """The spec with its defaults, and the number of replicas that is wished for now.
+
+        With spec.autoscaling that is the last decision: this process's, else the one that status tells; before the
+        first one as many as there are. Bounds hold at once, whatever was decided before they changed.
+        """
+        wish, autoscaling = effective(self.deployment.spec), self.deployment.spec.autoscaling
+        if autoscaling is None:
+            return wish
+        status = self.deployment.status
+        decided = self.autoscaling or status.autoscaling
+        replicas = decided.desired if decided else max(wish.replicas, status.replicas or 0)
+        bounded = min(max(replicas, least_replicas(autoscaling)), autoscaling.max_replicas)
+        return replace(wish, replicas=bounded)
 
     def units(self) -> dict[str, UnitView]:
         """All units of which anything is left, by name.

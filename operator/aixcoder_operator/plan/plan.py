@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from aixcoder_operator.api.base import API_VERSION, KIND
-from aixcoder_operator.api.defaults import effective
 from aixcoder_operator.api.names import DEPLOYMENT_LABEL
 from aixcoder_operator.api.objects import Object, labels
-from aixcoder_operator.api.serve import Application, DeploymentOptions
 from aixcoder_operator.api.status import DeploymentStatus, RevisionStatus, RolloutStatus
 from aixcoder_operator.plan import names
 from aixcoder_operator.plan.conditions import conditions, readiness
@@ -23,7 +21,9 @@ from aixcoder_operator.plan.observed import Observed, UnitView, is_waiting_to_st
 from aixcoder_operator.plan.platform import Platform
 from aixcoder_operator.plan.revision import Revision, Templates, choose, controller_revision, history, stored
 from aixcoder_operator.plan.rollout import Rollout, decide
-from aixcoder_operator.plan.sizing import Sizing, is_settled, mark_patch, serve_replicas, size
+from aixcoder_operator.plan.serve import ServeOrder, serve_orders
+from aixcoder_operator.plan.sizing import Sizing, is_settled, mark_patch, size
+from aixcoder_operator.plan.validity import conflict, missing, unfollowed
 from aixcoder_operator.plan.worker import application, worker_objects, worker_template
 
 SOON_SECONDS = 1.0
@@ -33,15 +33,6 @@ POLL_SECONDS = 2.0
 POLL_SLOWLY_SECONDS = 10.0
 """When nothing has turned for long."""
 _LONG = timedelta(seconds=60)
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOrder:
-    """What a unit's Ray Serve is told. `put` None where the application is there as it should be."""
-
-    unit: UnitView
-    put: Application | None
-    replicas: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +81,7 @@ def questions(observed: Observed, platform: Platform) -> Questions:
 
 def plan(observed: Observed, platform: Platform, tokens: Tokens) -> Plan:
     """What `observed.deployment` is to have next."""
-    deployment, wish = observed.deployment, effective(observed.deployment.spec)
+    deployment = observed.deployment
     revision = _revision(observed, platform)
     known = {**{found.name: found for found in stored(observed.children.controller_revisions)}, revision.name: revision}
     rollout = decide(observed, revision.name)
@@ -98,11 +89,12 @@ def plan(observed: Observed, platform: Platform, tokens: Tokens) -> Plan:
         unit: size(rollout.units[unit], replicas, observed.now) if unit in rollout.units else Sizing(replicas)
         for unit, replicas in rollout.wishes.items()
     }
-    missing, conflict = _missing(observed), _conflict(observed)
-    found = readiness(rollout, wish, revision.templates.image != platform.serving_image, observed.now)
+    absent, taken = missing(observed), conflict(observed)
+    image_waits = revision.templates.image != platform.serving_image
+    found = readiness(rollout, deployment.status.condition("Ready"), image_waits, observed.now)
     status = DeploymentStatus(
         observed_generation=deployment.metadata.generation,
-        conditions=conditions(deployment, rollout, found, missing, conflict, observed.now),
+        conditions=conditions(deployment, rollout, found, absent or unfollowed(observed), taken, observed.now),
         replicas=sum(len(unit.workers) for unit in rollout.units.values()),
         ready_replicas=sum(len(unit.ready) for unit in rollout.units.values()),
         selector=f"{DEPLOYMENT_LABEL}={deployment.metadata.name},{names.COMPONENT_LABEL}={names.WORKER}",
@@ -119,9 +111,10 @@ def plan(observed: Observed, platform: Platform, tokens: Tokens) -> Plan:
             phase=rollout.phase,
             step_started=rollout.step_started,
         ),
+        autoscaling=(observed.autoscaling or deployment.status.autoscaling) if rollout.wish.autoscaled else None,
         endpoint=platform.gateway_url,
     )
-    requeue = _requeue_after(observed, rollout, sizes, missing, status)
+    requeue = _requeue_after(observed, rollout, sizes, absent, status)
     objects, kept = _objects(observed, platform, rollout, revision, known, sizes)
     if _awaits_secret(rollout):
         objects.insert(0, tokens_secret(deployment.metadata.name, tokens, _metadata(observed)))
@@ -129,7 +122,7 @@ def plan(observed: Observed, platform: Platform, tokens: Tokens) -> Plan:
         objects=tuple(objects),
         kept=tuple(kept),
         annotate=tuple(_marks(observed, rollout, sizes)),
-        serve=tuple(_serve_orders(rollout, known)),
+        serve=tuple(serve_orders(rollout, known)),
         status=status,
         events=tuple(events(deployment.status, rollout, status)),
         requeue_after=requeue,
@@ -188,10 +181,13 @@ def _objects(
     sizes: dict[str, Sizing],
 ) -> tuple[list[Object], list[Object]]:
     name, metadata = observed.deployment.metadata.name, _metadata(observed)
-    limit = effective(observed.deployment.spec).revision_history_limit
-    in_use = frozenset({revision.name, *(unit.revision for unit in rollout.units.values())})
+    # With no pod left, the revision that was ready last is still the one to come back with.
+    last = {found for found in known if names.is_unit_of(rollout.stable or "", found)}
+    in_use = frozenset({revision.name, *(unit.revision for unit in rollout.units.values()), *last})
     ordered = tuple(sorted(known.values(), key=lambda found: found.number))
-    objects = [controller_revision(found, metadata) for found in history(ordered, in_use, limit)]
+    objects = [
+        controller_revision(found, metadata) for found in history(ordered, in_use, rollout.wish.revision_history_limit)
+    ]
     objects += [*network_policies(name, platform, metadata), disruption_budget(name, metadata)]
     kept: list[Object] = []
     for unit, replicas in _sizes_of_all(rollout, sizes).items():
@@ -236,53 +232,6 @@ def _marks(
                 yield pod, mark_patch(None)
 
 
-def _serve_orders(rollout: Rollout, known: dict[str, Revision]) -> Iterator[ServeOrder]:
-    for name, wish in rollout.wishes.items():
-        unit = rollout.units.get(name)
-        if unit is None or unit.revision not in known or unit.replica_set is None:
-            continue
-        if unit.serve is None or unit.serve.details is None:
-            continue
-        wanted, told = known[unit.revision].templates.application, unit.serve.application
-        replicas = serve_replicas(unit, wish)
-        deployed = (told.deployed_app_config or {}) if told else {}
-        as_it_should_be = (
-            told is not None
-            and deployed.get("import_path") == wanted.import_path
-            and deployed.get("args") == wanted.args
-            and told.status != "DEPLOY_FAILED"
-        )
-        if not as_it_should_be and replicas > 0:
-            # A PUT sets the count: without the live one it would fall back to 1 and stop replicas.
-            options = DeploymentOptions(name=names.SERVE_DEPLOYMENT, num_replicas=replicas)
-            yield ServeOrder(unit, wanted.model_copy(update={"deployments": (options,)}), replicas)
-        elif unit.serve.deployment is not None:
-            yield ServeOrder(unit, None, replicas)
-
-
-def _missing(observed: Observed) -> Reason | None:
-    source = observed.deployment.spec.model.source.persistent_volume_claim
-    if source is None or observed.children.claim is not None:
-        return None
-    return Reason(
-        "ClaimNotFound",
-        f"spec.model.source.persistentVolumeClaim: there is no claim {source.claim_name} in namespace "
-        f"{observed.deployment.metadata.namespace}; create it, or name another",
-    )
-
-
-def _conflict(observed: Observed) -> Reason | None:
-    if observed.name_taken_by is None:
-        return None
-    own = observed.deployment.spec.model.served_name
-    field = "metadata.name" if own is None else "spec.model.servedName"
-    return Reason(
-        "NameConflict",
-        f"{field}: the model name {own or observed.deployment.metadata.name} belongs to {observed.name_taken_by}, "
-        "which is older and gets its requests: write another spec.model.servedName here, or delete that one",
-    )
-
-
 def _is_told(observed: Observed, rollout: Rollout) -> bool:
     """Status tells this rollout already: its Ready was found with the gateways' word for this traffic."""
     status = observed.deployment.status
@@ -294,7 +243,7 @@ def _is_told(observed: Observed, rollout: Rollout) -> bool:
 
 
 def _requeue_after(
-    observed: Observed, rollout: Rollout, sizes: dict[str, Sizing], missing: Reason | None, status: DeploymentStatus
+    observed: Observed, rollout: Rollout, sizes: dict[str, Sizing], absent: Reason | None, status: DeploymentStatus
 ) -> float | None:
     if any(sizing.settling for sizing in sizes.values()):
         return SOON_SECONDS
@@ -304,7 +253,7 @@ def _requeue_after(
     moving = any(
         unit not in rollout.units or not is_settled(rollout.units[unit], wish) for unit, wish in rollout.wishes.items()
     )
-    if not (routing or moving or rollout.phase == "Progressing" or missing):
+    if not (routing or moving or rollout.phase == "Progressing" or absent):
         return None
     if observed.now - max(rollout.step_started, observed.last_turn()) > _LONG:
         return POLL_SLOWLY_SECONDS

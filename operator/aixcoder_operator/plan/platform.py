@@ -16,6 +16,8 @@ class Platform:
     gateway_namespace: str
     gateway_url: str
     """Base URL that clients inside the cluster use."""
+    metrics_peers: tuple[Object, ...] = ()
+    """NetworkPolicy peers that read the replicas' metrics."""
     env: tuple[Object, ...] = ()
     volumes: tuple[Object, ...] = ()
     volume_mounts: tuple[Object, ...] = ()

@@ -4,6 +4,7 @@ Each step follows from what is seen:
 
     no stable unit            → the target alone, with the traffic from the start
     target beside stable      → both; the target's workers come up while the stable unit serves
+    none is wished for        → nothing, where no head is kept: the traffic goes, then what is left drains
     target has all it wished  → the traffic switches to it, and it is the stable one
     every gateway acts on it  → what is left drains: no new request comes, running ones end, pods go, the head last
     target is late            → its GPUs are given back, the stable one stays, the revision is remembered as failed
@@ -18,30 +19,38 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from aixcoder_operator.api.defaults import effective
+from aixcoder_operator.api.defaults import Effective
 from aixcoder_operator.api.deployment import RESTART_ANNOTATION
 from aixcoder_operator.api.status import DeploymentStatus, TrafficStatus
-from aixcoder_operator.plan import names
 from aixcoder_operator.plan.cause import cause_of
 from aixcoder_operator.plan.diagnosis import Reason
 from aixcoder_operator.plan.lateness import Late, lateness
 from aixcoder_operator.plan.observed import GatewayView, Observed, UnitView
+from aixcoder_operator.plan.units import protected, remembered, unit_of, wish_for
 from aixcoder_operator.plan.worker import SHUTDOWN_GRACE_SECONDS
 
 Farewell = Literal["hold", "drain", "gone"]
 Phase = Literal["Progressing", "Complete", "Failed", "Suspended"]
 SWITCHING = "TrafficSwitching"
 """Reason of Ready while a gateway may still act on the traffic before: told apart from a traffic that was confirmed."""
+AT_ZERO = "ScaledToZero"
+"""Reason of Ready where no replica is wished for."""
+WAKING = "WakingUp"
+"""Reason of Ready between zero and the first replica: requests are held."""
+UNCONFIRMED = frozenset({SWITCHING, AT_ZERO, WAKING})
+"""Reasons of a Ready for which no gateway was asked, or not every one acts on the traffic yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """The decision. `wishes`: each unit to have and its wished worker pods; `leaving`: what to do with any other."""
 
+    wish: Effective
+    """What is wished for on this way; `replicas` for the target alone."""
     target: UnitView
     """The unit that the rollout goes to: of the wished revision, or of the stable one where the wished one failed."""
     stable: str | None
-    """Unit that has served and is protected; None where none has."""
+    """Unit that has served and is protected; None where none has. Autoscaled, it is known with no pod left, too."""
     phase: Phase
     wishes: Mapping[str, int]
     leaving: Mapping[str, Farewell]
@@ -52,6 +61,8 @@ class Rollout:
     cause: Reason | None = None
     """Why the target has fewer ready replicas than wished; None where it has them."""
     stalled: Reason | None = None
+    scaling: bool = False
+    """Autoscaled, and the target is all there is and was ready before: what it lacks is no matter of a rollout."""
     confirmed: bool = False
     """Every ready gateway was asked and acts on the traffic that status tells, and that is the traffic to be."""
     switching: bool = False
@@ -69,46 +80,50 @@ class Rollout:
 def decide(observed: Observed, revision: str) -> Rollout:
     """The rollout of `observed.deployment` towards `revision`, one step on from what is seen."""
     units = observed.units()
-    status = observed.deployment.status
-    wish = effective(observed.deployment.spec)
-    replicas = 0 if wish.suspended else wish.replicas
+    status, now = observed.deployment.status, observed.now
+    wish = wish_for(observed, revision)
 
-    wished = _unit_of(revision, units)
-    cause = None if wish.suspended else cause_of(wished, wish, status, observed.now)
-    late = lateness(wished, wish, cause, _since(status, wished, observed.now), observed.now) if cause else None
+    wished = unit_of(revision, units)
+    cause = cause_of(wished, wish, status, now)
+    late = lateness(wished, wish, cause, _since(status, wished, now), now) if cause else None
     starved = late is not None and not late.expired
-    stable = None if wish.suspended else _stable(units, status, starved)
-    protected = stable is not None and stable.revision != revision
-    given_up = protected and (status.rollout.failed == revision or (late is not None and late.expired))
+    stable = None if wish.suspended else protected(units, status, starved)
+    absent = remembered(observed, wish)
+    before = stable or absent
+    expired = late is not None and late.expired and not _has_arrived(wished, wish, stable)
+    given_up = before is not None and before.revision != revision and (status.rollout.failed == revision or expired)
 
     target = wished
-    if stable and given_up:
-        target = _unit_of(stable.revision, units)
-        cause = cause_of(target, wish, status, observed.now)
-    started = _since(status, target, observed.now)
-    arrived = len(target.ready) >= replicas and target.routable >= replicas
-    if wish.suspended:
+    if before and given_up:
+        target = unit_of(before.revision, units)
+        cause = cause_of(target, wish, status, now)
+    started = _since(status, target, now)
+    arrived = _has_arrived(target, wish, stable)
+    if wish.is_away:
         wishes, serving = {}, None
     elif stable is not None and stable.name != target.name and not arrived:
-        wishes, serving = {stable.name: stable.size, target.name: replicas}, stable.name
+        wishes, serving = {stable.name: _kept(stable, wish, starved), target.name: wish.replicas}, stable.name
     else:
-        wishes, serving = {target.name: replicas}, target.name
+        wishes, serving = {target.name: wish.replicas}, target.name
         stable = target if target.ready or (stable and stable.name == target.name) else None
+    stable = stable or absent  # with no pod left it is known all the same
+    works = stable is not None and stable.revision == target.revision
+    scaling = wish.autoscaled and works and (wish.is_away or serving == target.name)
 
     traffic = _traffic(status.traffic, serving)
     switched = traffic != status.traffic
     if switched:
-        started = observed.now
+        started = now
     confirmed = not switched and acts_on(observed.gateways, traffic.version)
     leaving = {
-        unit.name: farewell(unit, confirmed, observed.now - started)
-        for unit in units.values()
-        if unit.name not in wishes
+        unit.name: farewell(unit, confirmed, now - started) for unit in units.values() if unit.name not in wishes
     }
     switching = not confirmed and any(step == "hold" and units[unit].ready for unit, step in leaving.items())
     routed = confirmed or _is_routed_still(status, switched, switching)
-    complete = arrived and (routed or replicas == 0) and not any(step != "gone" for step in leaving.values())
+    left = any(step != "gone" for step in leaving.values())
+    complete = (arrived or scaling) and (routed or wish.replicas == 0) and not left
     return Rollout(
+        wish=wish,
         target=target,
         stable=stable.name if stable else None,
         phase=_phase(wish.suspended, given_up, complete),
@@ -118,7 +133,8 @@ def decide(observed: Observed, revision: str) -> Rollout:
         step_started=started,
         failed=revision if given_up else None,
         cause=cause,
-        stalled=_stalled(observed, revision, given_up, late),
+        stalled=_stalled(observed, revision, given_up, late, scaling and bool(target.ready)),
+        scaling=scaling,
         confirmed=confirmed,
         switching=switching,
         routed=routed,
@@ -158,17 +174,27 @@ def _since(status: DeploymentStatus, unit: UnitView, now: datetime) -> datetime:
     return known or now
 
 
-def _stable(units: Mapping[str, UnitView], status: DeploymentStatus, starved: bool) -> UnitView | None:
-    """The unit to protect. Where status does not tell one, what serves is protected all the same: status may be lost.
+def _has_arrived(target: UnitView, wish: Effective, stable: UnitView | None) -> bool:
+    """Whether `target` can do the work: it has what is wished for, ready and routable.
 
-    A unit that serves nothing is not protected for ever: not where its workers cannot come back, since they lost their
-    head, and not where the target gets no GPU (`starved`) while it holds some.
+    While the number is scaled it may have grown again before the last ones are ready: then the target can do what the
+    stable unit does now.
     """
-    told = units.get(status.rollout.stable or "")
-    if told is not None:
-        return told if told.ready or not (starved or told.lost_its_head) else None
-    ready = [unit for unit in units.values() if unit.ready]
-    return max(ready, key=lambda unit: (unit.name in status.traffic.weights, len(unit.ready)), default=None)
+    enough = wish.replicas
+    if wish.autoscaled and stable is not None and stable.name != target.name:
+        enough = min(enough, max(len(stable.ready), 1))
+    return len(target.ready) >= enough and target.routable >= enough
+
+
+def _kept(stable: UnitView, wish: Effective, starved: bool) -> int:
+    """The size of the stable unit while the target comes up: it never shrinks, and grows with the load.
+
+    It does shrink with the load where the target waits for its GPUs. Without a head it cannot grow, and from zero it
+    need not: the target comes.
+    """
+    if not wish.autoscaled or stable.lost_its_head or stable.size == 0:
+        return stable.size
+    return wish.replicas if starved else max(stable.size, wish.replicas)
 
 
 def _is_routed_still(status: DeploymentStatus, switched: bool, switching: bool) -> bool:
@@ -176,18 +202,7 @@ def _is_routed_still(status: DeploymentStatus, switched: bool, switching: bool) 
     ready = status.condition("Ready")
     if ready is None or ready.status != "True":
         return False
-    return switching or (not switched and ready.reason != SWITCHING)
-
-
-def _unit_of(revision: str, units: Mapping[str, UnitView]) -> UnitView:
-    """The newest incarnation of `revision` with a head to live with, or the next one, which does not exist yet."""
-    numbers = [names.incarnation_of(unit.name, revision) for unit in units.values() if unit.revision == revision]
-    if not numbers:
-        return UnitView(names.unit_name(revision, 0), revision)
-    newest = units[names.unit_name(revision, max(numbers))]
-    if newest.lost_its_head:
-        return UnitView(names.unit_name(revision, max(numbers) + 1), revision)
-    return newest
+    return switching or (not switched and ready.reason not in UNCONFIRMED)
 
 
 def _traffic(before: TrafficStatus, serving: str | None) -> TrafficStatus:
@@ -203,9 +218,12 @@ def _phase(suspended: bool, given_up: bool, complete: bool) -> Phase:
     return "Complete" if complete else "Progressing"
 
 
-def _stalled(observed: Observed, revision: str, given_up: bool, late: Late | None) -> Reason | None:
+def _stalled(
+    observed: Observed, revision: str, given_up: bool, late: Late | None, serves_scaled: bool
+) -> Reason | None:
+    """`serves_scaled`: the target serves and has fewer replicas than the load asks for, which is no standstill."""
     if not given_up:
-        return late.reason if late else None
+        return late.reason if late and not serves_scaled else None
     told = observed.deployment.status.condition("Stalled")
     if observed.deployment.status.rollout.failed == revision and told is not None:
         return Reason(told.reason, told.message)

@@ -2,7 +2,7 @@
 
 Scaling down takes three observations, not three remembered steps:
 
-1. No victims are marked → mark them (deletion cost, time). The ReplicaSet keeps its size.
+1. Not all victims are marked → mark them (deletion cost, time). The ReplicaSet keeps the pods that it has.
 2. Victims are marked for at least SETTLE → the ReplicaSet gets the wished size. The controller manager reads the
    deletion cost from a cache: lowered at once, it might take another pod.
 3. A pod terminates → Serve is told the count of pods that do not. Which pod that is does not matter.
@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from aixcoder_operator.api.objects import Object, annotations_of, name, timestamp
 from aixcoder_operator.plan import names
-from aixcoder_operator.plan.observed import ReplicaView, UnitView, is_ready
+from aixcoder_operator.plan.observed import ReplicaView, UnitView, is_ready, scheduled_at
 
 SETTLE = timedelta(seconds=2)
 _FIRST_TO_GO = "-1000"
@@ -42,29 +42,32 @@ def size(unit: UnitView, wish: int, now: datetime) -> Sizing:
     if unit.size == wish or wish == 0:
         return Sizing(wish)  # marks stay where the controller manager may not have chosen yet
     victims = choose_victims(unit.workers, unit.replicas, surplus)
-    unmarked = tuple(name(pod) for pod in victims if pod not in marked)
-    if unmarked:
-        return Sizing(unit.size, mark=unmarked, settling=True)
-    if any(now - timestamp(annotations_of(pod)[names.VICTIM_SINCE_ANNOTATION]) < SETTLE for pod in victims):
-        return Sizing(unit.size, settling=True)
-    return Sizing(wish)
+    mark = tuple(name(pod) for pod in victims if pod not in marked)
+    unmark = tuple(name(pod) for pod in marked if pod not in victims)
+    # Pods that it has yet to make are wished for no more.
+    kept = min(unit.size, len(unit.workers))
+    if mark or any(now - timestamp(annotations_of(pod)[names.VICTIM_SINCE_ANNOTATION]) < SETTLE for pod in victims):
+        return Sizing(kept, mark, unmark, settling=True)
+    return Sizing(wish, unmark=unmark)
 
 
 def choose_victims(workers: tuple[Object, ...], replicas: Mapping[str, ReplicaView], count: int) -> tuple[Object, ...]:
-    """The `count` pods that cost least to lose: those already marked, those not ready, then the least work.
+    """The `count` pods that cost least to lose: without a node, not ready, marked already, with the least work, young.
 
-    A ready pod that did not tell its work counts as busier than any that did. Ties go to the younger name, so that two
-    looks at the same pods agree.
+    The first two are the controller manager's own order, which no mark overrules. A ready pod that did not tell its
+    work counts as busier than any that did. Two looks at the same pods agree.
     """
 
-    def cost(pod: Object) -> tuple[bool, bool, bool, int, str]:
+    def cost(pod: Object) -> tuple[bool, bool, bool, bool, int, float, str]:
         view = replicas.get(name(pod))
         stats = view.stats if view else None
         return (
-            names.VICTIM_SINCE_ANNOTATION not in annotations_of(pod),
+            scheduled_at(pod) is not None,
             is_ready(pod),
+            names.VICTIM_SINCE_ANNOTATION not in annotations_of(pod),
             stats is None,
             stats.running + stats.waiting if stats else 0,
+            -timestamp(pod["metadata"]["creationTimestamp"]).timestamp(),
             name(pod),
         )
 

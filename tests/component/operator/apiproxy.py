@@ -18,7 +18,8 @@ class ApiProxy:
     """Forwards to the API server of `configuration`, with its credentials.
 
     While `open` is cleared requests are taken and stay unanswered; `failures` are answered one by one instead of
-    forwarding: a status with headers. While `deaf` is set watches stay open and show nothing.
+    forwarding: a status with headers. While `deaf` is set watches stay open and show nothing. Each answer is `late` by
+    so many seconds.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -28,6 +29,7 @@ class ApiProxy:
         self.open = asyncio.Event()
         self.open.set()
         self.deaf = False
+        self.late = 0.0
         self.failures: list[tuple[int, dict[str, str]]] = []
         self.seen: list[tuple[str, str]] = []
         """Method and path of each request, watches too."""
@@ -54,6 +56,7 @@ class ApiProxy:
         if self.failures:
             status, headers = self.failures.pop(0)
             return web.Response(status=status, headers=headers, text='{"message": "made to fail"}')
+        await asyncio.sleep(self.late)
         body = await request.read()
         await self.open.wait()
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}

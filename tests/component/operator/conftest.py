@@ -18,12 +18,19 @@ ROOT = Path(__file__).resolve().parents[3]
 CRD = ROOT / "crds/serving.aixcoder.io_aixcoderdeployments.yaml"
 
 
+def serve_deployments(plane: ControlPlane) -> ControlPlane:
+    """Have it serve AixcoderDeployments."""
+    plane.kubectl("apply", "--server-side", "-f", str(CRD))
+    # `condition=` is an error while the definition has no status at all.
+    established = "jsonpath={.status.conditions[?(@.type=='Established')].status}=True"
+    plane.kubectl("wait", f"--for={established}", "crd/aixcoderdeployments.serving.aixcoder.io")
+    return plane
+
+
 @pytest.fixture(scope="session")
 def plane(control_plane: ControlPlane) -> ControlPlane:
     """The control plane, serving AixcoderDeployments."""
-    control_plane.kubectl("apply", "--server-side", "-f", str(CRD))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/aixcoderdeployments.serving.aixcoder.io")
-    return control_plane
+    return serve_deployments(control_plane)
 
 
 @pytest.fixture

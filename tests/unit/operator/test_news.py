@@ -1,6 +1,13 @@
 import pytest
 
-from aixcoder_operator.cluster.events import BURST, REFILL_SECONDS, REPEAT_SECONDS, NewsFilter, shortened
+from aixcoder_operator.cluster.events import (
+    BURST,
+    REFILL_SECONDS,
+    REPEAT_SECONDS,
+    TOPIC_SECONDS,
+    NewsFilter,
+    shortened,
+)
 
 
 class Clock:
@@ -47,13 +54,29 @@ def test_what_was_not_told_for_want_of_room_is_news_once_there_is_room() -> None
     assert news.admits("u", "Ready", "at last")
 
 
+def test_one_topic_of_one_object_is_told_once_a_minute_whatever_the_words() -> None:
+    clock = Clock()
+    news = NewsFilter(clock)
+    assert news.admits("u", "ScaledUp", "from 1 to 3", "scaling")
+    assert not news.admits("u", "ScaledDown", "from 3 to 2", "scaling")
+    assert news.admits("other", "ScaledUp", "from 1 to 3", "scaling")
+    assert news.admits("u", "ScaledUp", "from 1 to 4", "another")
+    assert news.admits("u", "Ready", "of no topic")
+    clock.now += TOPIC_SECONDS - 1
+    assert not news.admits("u", "ScaledUp", "from 2 to 4", "scaling")
+    clock.now += 1
+    assert news.admits("u", "ScaledUp", "from 2 to 5", "scaling")
+    assert not news.admits("u", "ScaledUp", "from 5 to 6", "scaling")
+
+
 def test_nothing_is_remembered_for_ever() -> None:
     clock = Clock()
     news = NewsFilter(clock)
     for n in range(100):
-        news.admits(str(n), "Crashed", "x")
+        news.admits(str(n), "Crashed", "x", "topic")
         clock.now += REPEAT_SECONDS / 10
     assert len(news._told) <= 11
+    assert len(news._topics) <= 2
     assert len(news._spent) <= 2
 
 

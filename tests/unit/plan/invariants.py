@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aixcoder_operator.api.defaults import effective
 from aixcoder_operator.api.objects import Object, key, labels, name
 from aixcoder_operator.cluster.compare import first_difference
 from aixcoder_operator.plan import names
@@ -24,6 +23,7 @@ def check_plan(simulator: Simulator, seen: Observed, made: Plan) -> None:
     wanted = {name(obj) for obj in (*made.objects, *made.kept) if obj["kind"] == "Service"}
     assert set(weights) <= wanted, "requests go to a unit that is there"
     _heads_before_workers(made)
+    _within_bounds(simulator, seen, made)
     _nobody_is_cut_off(simulator, seen, made)
 
 
@@ -35,9 +35,23 @@ def _heads_before_workers(made: Plan) -> None:
             assert ("ReplicaSet", unit) not in order[:index]
 
 
+def _within_bounds(simulator: Simulator, seen: Observed, made: Plan) -> None:
+    """Nobody has more pods made for it than it may have; what has more already goes its own way."""
+    autoscaling = seen.deployment.spec.autoscaling
+    if autoscaling is None:
+        assert made.status.autoscaling is None
+        return
+    assert made.status.autoscaling == (seen.autoscaling or seen.deployment.status.autoscaling)
+    for obj in made.objects:
+        if obj["kind"] == "ReplicaSet":
+            found = simulator.world.objects.get(key(obj))
+            before = found["spec"]["replicas"] if found else 0
+            assert obj["spec"]["replicas"] <= max(autoscaling.max_replicas, before)
+
+
 def _nobody_is_cut_off(simulator: Simulator, seen: Observed, made: Plan) -> None:
     """A unit to which status or any gateway sends keeps its ready workers, but for those that are not wished for."""
-    wish = effective(seen.deployment.spec)
+    wish = seen.wish()
     acted_on = [simulator.traffic_of_version[gateway.version or 0] for gateway in simulator.world.gateways]
     used = {unit for weights in (*acted_on, made.status.traffic.weights) for unit in weights}
     sizes = {name(obj): obj["spec"]["replicas"] for obj in made.objects if obj["kind"] == "ReplicaSet"}

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from aixcoder_operator.api.children import Children
-from aixcoder_operator.api.deployment import RESTART_ANNOTATION, AixcoderDeployment, read
+from aixcoder_operator.api.deployment import RESTART_ANNOTATION, read
 from aixcoder_operator.api.names import APPLIED_ANNOTATION
 from aixcoder_operator.api.objects import Object, annotations_of, is_terminating, key, name, owner_uids
-from aixcoder_operator.api.serve import ServeDetails
-from aixcoder_operator.api.status import ConditionType
+from aixcoder_operator.api.status import AutoscalingStatus, ConditionType, ScalingDecision
 from aixcoder_operator.cluster.compare import digest, first_difference, stamped
 from aixcoder_operator.plan import names
 from aixcoder_operator.plan.deployment_children import Tokens
-from aixcoder_operator.plan.observed import GatewayView, Observed, ReplicaView, ServeView, is_live, is_ready
+from aixcoder_operator.plan.events import Event
+from aixcoder_operator.plan.observed import Observed, is_live, is_ready
 from aixcoder_operator.plan.plan import Plan, plan, questions
 from aixcoder_operator.plan.platform import Platform
-from aixcoder_serving.protocol import Readiness, ReplicaStats, Route
-from tests.unit.plan import invariants
-from tests.unit.plan.world import World, image_of
+from tests.unit.plan import answers, invariants
+from tests.unit.plan.world import World
 
 PLATFORM = Platform(
     serving_image="aixcoder/serving:1",
@@ -50,9 +48,12 @@ class Simulator:
     platform: Platform = PLATFORM
     tokens: Tokens = TOKENS
     name_taken_by: str | None = None
+    decided: AutoscalingStatus | None = None
+    """What the operator's scaling has decided; it forgets with the process."""
     resource: Object = field(default_factory=dict)
     due: datetime | None = None
     steps: list[str] = field(default_factory=list)
+    told: list[Event] = field(default_factory=list)
     writes: int = 0
     waiting: bool = False
     """An object of a name that is wished for has to go first."""
@@ -111,6 +112,16 @@ class Simulator:
 
     # What the operator does.
 
+    def scale(self, replicas: int, reason: str = "so many are needed") -> None:
+        """Its scaling decides for another number."""
+        at = ScalingDecision(time=self.world.now, reason=reason)
+        self.decided = AutoscalingStatus(desired=replicas, last_decision=at)
+        self.world.changed = True
+
+    def start_again(self) -> None:
+        """Another process leads; it looks at everything once."""
+        self.decided, self.world.changed = None, True
+
     def look(self) -> Plan:
         """One reconcile."""
         self._notice_lost_heads()
@@ -118,6 +129,7 @@ class Simulator:
         made = plan(seen, self.platform, self.tokens)
         invariants.check_plan(self, seen, made)
         self.waiting = False
+        self.told += made.events
         self._apply(made)
         for pod, marks in made.annotate:
             self.world.annotate(pod, marks)
@@ -159,75 +171,12 @@ class Simulator:
 
     def _ask(self, observed: Observed) -> Observed:
         wanted = questions(observed, self.platform)
-        return Observed(
-            deployment=observed.deployment,
-            now=observed.now,
-            children=observed.children,
-            name_taken_by=observed.name_taken_by,
-            serve={unit.name: self._serve_of(unit.head) for unit in wanted.serve if unit.head is not None},
-            replicas={name(pod): self._replica(pod) for pod in wanted.replicas if "podIP" in pod["status"]},
-            gateways=self._gateways(observed.deployment) if wanted.gateways else None,
-        )
-
-    def _children(self) -> Children:
-        def of(kind: str) -> tuple[Object, ...]:
-            return tuple(self.world.of_kind(kind))
-
-        own = self.resource["metadata"]["uid"]
-        return Children(
-            controller_revisions=tuple(found for found in of("ControllerRevision") if own in owner_uids(found)),
-            pods=of("Pod"),
-            replica_sets=of("ReplicaSet"),
-            stateful_sets=of("StatefulSet"),
-            services=of("Service"),
-            endpoint_slices=of("EndpointSlice"),
-            pod_disruption_budgets=of("PodDisruptionBudget"),
-            network_policies=of("NetworkPolicy"),
-            claim=self.world.objects.get(("PersistentVolumeClaim", "weights")),
-        )
-
-    def _serve_of(self, head: Object) -> ServeView:
-        if not is_ready(head):
-            return ServeView(error="connection refused")
-        ray = self.world.ray(head)
-        if ray.config is None:
-            return ServeView(ServeDetails())
-        deployment = {"name": names.SERVE_DEPLOYMENT, "status": "UPDATING", "target_num_replicas": ray.target}
-        application = {
-            "name": names.APPLICATION,
-            "status": "DEPLOYING",
-            "deployed_app_config": ray.config,
-            "deployments": {names.SERVE_DEPLOYMENT: deployment},
-        }
-        return ServeView(ServeDetails.model_validate({"applications": {names.APPLICATION: application}}))
-
-    def _replica(self, pod: Object) -> ReplicaView:
-        silent = self.world.ages[pod["metadata"]["uid"]] < 5 or self.world.now.second % 20 >= 10
-        if self.world.faults.get(image_of(pod["spec"])) == "missing" and not silent:
-            return ReplicaView(Readiness(phase="failed", reason="ModelNotFound", message="/models: no config.json"))
-        if not is_ready(pod):
-            return ReplicaView()
-        running = self.world.busy.get(name(pod), 0)
-        return ReplicaView(Readiness(phase="ready", percent=100), ReplicaStats(running=running))
-
-    def _gateways(self, deployment: AixcoderDeployment) -> tuple[GatewayView, ...]:
-        def route(version: int) -> Route:
-            metadata = deployment.metadata
-            return Route(
-                namespace=metadata.namespace,
-                name=metadata.name,
-                uid=metadata.uid,
-                served_name=metadata.name,
-                traffic_version=version,
-                endpoints={},
-            )
-
-        return tuple(
-            GatewayView(
-                f"10.1.0.{index}:9090",
-                route(gateway.version) if gateway.reachable and gateway.version is not None else None,
-            )
-            for index, gateway in enumerate(self.world.gateways)
+        world = self.world
+        return replace(
+            observed,
+            serve={unit.name: answers.serve_of(world, unit.head) for unit in wanted.serve if unit.head is not None},
+            replicas={name(pod): answers.replica(world, pod) for pod in wanted.replicas if "podIP" in pod["status"]},
+            gateways=answers.gateways(world, observed.deployment) if wanted.gateways else None,
         )
 
     def _apply(self, made: Plan) -> None:
@@ -273,7 +222,8 @@ class Simulator:
     def observed(self) -> Observed:
         """What the operator sees now without asking anybody."""
         resource = read(copy.deepcopy(self.resource))
-        return Observed(resource, self.world.now, self._children(), name_taken_by=self.name_taken_by)
+        children = answers.children(self.world, self.resource["metadata"]["uid"])
+        return Observed(resource, self.world.now, children, name_taken_by=self.name_taken_by, autoscaling=self.decided)
 
     def condition(self, type_: ConditionType) -> str:
         """Reason and message of a condition that holds, "" where it does not."""

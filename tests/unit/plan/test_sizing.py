@@ -12,6 +12,7 @@ from aixcoder_operator.plan.sizing import Sizing, choose_victims, is_settled, ma
 from tests.unit.plan.views import NOW, pod, replica_set, unit, works
 
 A, B, C = (pod(called, ready=True) for called in "abc")
+NEW = pod("new")
 HEAD = pod("head", ready=True)
 
 
@@ -30,6 +31,17 @@ SIZES: dict[str, tuple[UnitView, int, Sizing]] = {
     "down: lower": (unit(marked("a", 99), marked("b", 2), C), 1, Sizing(1)),
     "lowered, not yet carried out: the marks stay": (unit(marked("a", 99), B, size=1), 1, Sizing(1)),
     "fewer pods than the ReplicaSet has yet to make": (unit(A, size=3), 1, Sizing(1)),
+    "down: what is not made yet is not made": (unit(A, B, size=5), 1, Sizing(2, mark=("a",), settling=True)),
+    "down: not ready goes in the place of one that was marked": (
+        unit(marked("a", 99), B, NEW),
+        2,
+        Sizing(3, mark=("new",), unmark=("a",), settling=True),
+    ),
+    "down: lower, and spare one that was marked": (
+        unit(marked("a", 99), B, pod("new", marked=2)),
+        2,
+        Sizing(2, unmark=("a",)),
+    ),
     "down to nothing: nobody is chosen": (unit(A, B), 0, Sizing(0)),
     "nothing there": (UnitView("u", "u"), 2, Sizing(2)),
 }
@@ -47,7 +59,16 @@ VICTIMS: dict[str, tuple[tuple[Object, ...], dict[str, ReplicaView], str]] = {
     "waiting is work": ((A, B), {"a": works(1, 5), "b": works(2)}, "ba"),
     "who did not tell counts as busiest": ((A, B), {"b": works(99)}, "ba"),
     "not ready goes before idle": ((A, pod("z")), {"a": works(0)}, "za"),
-    "marked goes before not ready": ((marked("m", 1), pod("z"), A), {"m": works(50)}, "mza"),
+    "not ready goes before marked": ((marked("m", 1), pod("z"), A), {"m": works(50)}, "zma"),
+    "marked goes before idle": ((marked("m", 1), A), {"m": works(50), "a": works(0)}, "ma"),
+    "without a node goes first": ((pod("n"), pod("z", node=False), A), {"a": works(0)}, "zna"),
+    "without a node goes before marked": ((pod("m", marked=9), pod("z", node=False)), {}, "zm"),
+    "of two that start the younger": ((pod("a", age=90), pod("z", age=9)), {}, "za"),
+    "of two that idle the younger": (
+        (pod("a", ready=True, age=90), pod("z", ready=True, age=9)),
+        {"a": works(0), "z": works(0)},
+        "za",
+    ),
 }
 
 

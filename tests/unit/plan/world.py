@@ -43,6 +43,15 @@ class RayHead:
     target: int = 0
 
 
+@dataclass(frozen=True)
+class Departure:
+    """A pod that was chosen to go, among the live ones of its unit."""
+
+    at: datetime
+    pod: Object
+    staying: tuple[Object, ...]
+
+
 @dataclass
 class World:
     """A cluster with one AixcoderDeployment in it."""
@@ -61,6 +70,10 @@ class World:
     """Key of a head's store (pod uid, or unit where a claim keeps it) → what it holds."""
     changed: bool = False
     """Something that the operator watches changed since it last looked."""
+    controllers_stand_still: bool = False
+    """The controller manager is away: no pod is made or chosen to go, no EndpointSlice is written."""
+    went: list[Departure] = field(default_factory=list)
+    """Worker pods that the controller manager chose to go."""
     garbage: dict[str, int] = field(default_factory=dict)
     """The uid of a deleted deployment → seconds until the garbage collector takes away what it had."""
     still: int = 0
@@ -151,9 +164,10 @@ class World:
         self.still = 0 if self.changed or waits else self.still + 1
         seconds = most if self.still > GRACE + self.load_ticks else 1
         self.now += timedelta(seconds=seconds)
-        self._collect_garbage()
-        self._replica_sets()
-        self._stateful_sets()
+        if not self.controllers_stand_still:
+            self._collect_garbage()
+            self._replica_sets()
+            self._stateful_sets()
         for pod in self.of_kind("Pod"):
             self.ages[pod["metadata"]["uid"]] = self.ages.get(pod["metadata"]["uid"], 0) + 1
             if is_terminating(pod):
@@ -162,7 +176,8 @@ class World:
                 self._schedule(pod)
             else:
                 self._run(pod)
-        self._endpoint_slices()
+        if not self.controllers_stand_still:
+            self._endpoint_slices()
         for gateway in self.gateways:
             if gateway.reachable and gateway.version != traffic_version:
                 gateway.waited += 1
@@ -186,7 +201,9 @@ class World:
                 continue
             for _ in range(missing):
                 self._pod_of(replica_set, f"{name(replica_set)}-{self.serial:05d}")
-            for pod in sorted(pods, key=_first_to_go)[: max(0, -missing)]:
+            ordered, surplus = sorted(pods, key=_first_to_go), max(0, -missing)
+            for pod in ordered[:surplus]:
+                self.went.append(Departure(self.now, copy.deepcopy(pod), tuple(copy.deepcopy(ordered[surplus:]))))
                 self.delete("Pod", name(pod))
 
     def _refuse(self, replica_set: Object) -> None:
