@@ -2,7 +2,7 @@
 # Caches: $XDG_CACHE_HOME/aixcoder or ~/.cache/aixcoder. `make help` lists the targets and the variables.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit component e2e test-long bench-engine bench-replay bench-step bench-gateway generate images cluster-up cluster-down clean
+.PHONY: help demo demo-down test lint unit component e2e test-long bench-engine bench-replay bench-step bench-gateway bench-scaling generate images cluster-up cluster-down clean
 
 # local: a Kubernetes made on this machine. existing: the one that KUBECONFIG names.
 CLUSTER ?= local
@@ -12,6 +12,8 @@ IMAGES ?= node-local
 IMAGE_REGISTRY ?=
 # Images that another machine pushed there with `make images`; empty: they are built and pushed here.
 IMAGE_TAG ?=
+# Where the traces of requests lie that `make bench-scaling` plays.
+TRACES ?= ../shared/autoscaling/traces
 export CLUSTER IMAGES IMAGE_REGISTRY IMAGE_TAG
 
 in_environment := @bash scripts/environment.sh python -m
@@ -19,7 +21,7 @@ in_environment := @bash scripts/environment.sh python -m
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables: IMAGES=node-local|full  CLUSTER=local|existing  KUBECONFIG=FILE  IMAGE_REGISTRY=HOST/PATH  IMAGE_TAG=TAG"
+	@echo "  Variables: IMAGES=node-local|full  CLUSTER=local|existing  KUBECONFIG=FILE  IMAGE_REGISTRY=HOST/PATH  IMAGE_TAG=TAG  TRACES=FOLDER"
 
 demo: ## Bring up Kubernetes, the operator, the gateway and one model, and ask it for a completion
 	$(in_environment) e2e.demo up
@@ -56,6 +58,9 @@ bench-step: ## Measure what a step of the engine costs beside the model's arithm
 
 bench-gateway: ## Measure what the gateway adds to a completion and what a core of it carries, beside other routers
 	$(in_environment) benchmarks.gateway
+
+bench-scaling: ## Simulate how policies of scaling meet traces of requests, ours beside seven others; draws docs/autoscaling.svg
+	$(in_environment) benchmarks.scaling.report $(TRACES) --plot docs/autoscaling.svg
 
 generate: ## Write the generated files: the CRD, the chart's copy of it, docs/api-reference.md
 	$(in_environment) scripts generate

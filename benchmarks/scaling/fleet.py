@@ -1,0 +1,149 @@
+"""A fleet of replicas under a trace, simulated from event to event. A day has four million requests: it is in C++.
+
+One queue, first come, first served. A request goes to the replica whose prompts are done first, among those that have a
+slot and less than `room_s` of prompts before them; equal ones take turns by what they run. A replica computes prompts
+one after the other. With its prompt a request takes `token_s_per_request` of it for each of its tokens; a token takes
+`token_s` and as much again for each request that ran when it was placed. A request begins when its prompt does, and
+has waited since it arrived.
+
+A request whose client leaves gives everything back at that moment: its place in the queue, or what is left of its
+prompt, or its slot. Who waits in the queue for `patience_s` is shed. Routing does not know who will leave.
+
+A replica is paid for from the moment it is asked for until its last request has ended, its cold start included. Those
+that are taken away are first the ones that start, then the ones with the fewest requests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import astuple, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.scaling.traces import Trace
+
+_SOURCE = Path(__file__).with_name("fleet.cpp")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a replica can do, and what its clients bear. Seconds; the speeds are those that facts assume."""
+
+    prefill_tokens_per_s: float = 12_000.0
+    token_s: float = 0.011
+    token_s_per_request: float = 0.0003
+    room_s: float = 0.15
+    patience_s: float = 10.0
+    target_s: float = 0.2
+    slots: int = 8
+
+
+SERVICE = Service()
+
+
+class Counts(NamedTuple):
+    """What happened since the beginning, then gauges of now. The first ten are named as the gateway's counters are."""
+
+    arrivals: float
+    completed: float
+    cancelled_waiting: float
+    cancelled_prefill: float
+    cancelled_decode: float
+    shed: float
+    slot_s: float
+    tokens_prefilled: float
+    """Of requests that completed: of others a gateway is not told."""
+    tokens_decoded: float
+    waited_over_target: float
+    """Those that waited in the queue for longer, when they left it."""
+    queued: float
+    running: float
+    ready: float
+    starting: float
+
+
+class _Settings(ctypes.Structure):
+    _fields_ = [
+        *[(each.name, ctypes.c_int64 if each.name == "slots" else ctypes.c_double) for each in fields(Service)],
+        ("cold_start_s", ctypes.c_double),
+        ("counted_from_s", ctypes.c_double),
+        ("counted_until_s", ctypes.c_double),
+    ]
+
+
+_Counts = ctypes.c_double * len(Counts._fields)
+
+
+class Fleet:
+    """One run. Times are seconds of the trace; GPU-seconds count from `counted_from` to `counted_until`."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        cold_start_s: float,
+        counted_from: float,
+        counted_until: float,
+        service: Service = SERVICE,
+    ) -> None:
+        self._library = _library()
+        self._trace = trace
+        settings = _Settings(*astuple(service), cold_start_s, counted_from, counted_until)
+        arrays = (trace.at, trace.leaves, trace.prompt, trace.output)
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+        size = ctypes.c_size_t(len(trace.at))
+        self._fleet = ctypes.c_void_p(self._library.fleet_new(ctypes.byref(settings), size, *pointers))
+        self._counts = _Counts()
+
+    def scale(self, wish: int, *, at_once: bool = False) -> None:
+        """Have `wish` replicas, started or starting. `at_once`: they stand already."""
+        self._library.fleet_scale(self._fleet, ctypes.c_size_t(wish), ctypes.c_bool(at_once))
+
+    def advance(self, until: float) -> Counts:
+        """Let everything happen that does before `until`."""
+        self._library.fleet_advance(self._fleet, ctypes.c_double(until), ctypes.byref(self._counts))
+        return Counts(*self._counts)
+
+    def finish(self) -> tuple[float, NDArray[np.float64]]:
+        """GPU-seconds, and how long each request waited: infinitely where it was shed, or waits still."""
+        wait = np.empty(len(self._trace.at))
+        self._library.fleet_finish.restype = ctypes.c_double
+        gpu_s = float(self._library.fleet_finish(self._fleet, ctypes.c_void_p(wait.ctypes.data)))
+        self._library.fleet_delete(self._fleet)
+        return gpu_s, wait
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The compiled simulation, made where that has not been done.
+
+    Raises:
+        SystemExit: there is no compiler, or it fails.
+
+    """
+    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "aixcoder", "scaling")
+    file = folder / f"fleet-{digest}.so"
+    if not file.is_file():
+        compiler = os.environ.get("CXX", "g++")
+        if shutil.which(compiler) is None:
+            raise SystemExit(f"no {compiler} on this machine: install it (Debian: the package g++), then run again")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as new:
+            made = Path(new, file.name)
+            command = [compiler, "-std=c++17", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", str(_SOURCE)]
+            done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{compiler} does not compile {_SOURCE}:\n{done.stderr}")
+            made.replace(file)
+    library = ctypes.CDLL(str(file))
+    library.fleet_new.restype = ctypes.c_void_p
+    return library
