@@ -28,6 +28,20 @@ metadata:
 {{- end }}
 
 {{- define "aixcoder.podMonitor" -}}
+{{ include "aixcoder.podMonitorHead" . }}
+spec:
+  selector:
+    matchLabels: {{- include "aixcoder.selector" . | nindent 6 }}
+  podMetricsEndpoints:
+    - port: {{ .port }}
+      path: /metrics
+      interval: {{ .root.Values.podMonitor.interval }}
+      # What the operator tells of a deployment stands under the deployment's namespace, not under the operator's.
+      honorLabels: true
+{{- end }}
+
+{{/* What all PodMonitors begin with. Takes {root, component}. */}}
+{{- define "aixcoder.podMonitorHead" -}}
 apiVersion: monitoring.coreos.com/v1
 kind: PodMonitor
 metadata:
@@ -36,11 +50,4 @@ metadata:
   labels:
     {{- include "aixcoder.labels" . | nindent 4 }}
     {{- with .root.Values.podMonitor.labels }}{{ toYaml . | nindent 4 }}{{ end }}
-spec:
-  selector:
-    matchLabels: {{- include "aixcoder.selector" . | nindent 6 }}
-  podMetricsEndpoints:
-    - port: {{ .port }}
-      path: /metrics
-      interval: {{ .root.Values.podMonitor.interval }}
 {{- end }}

@@ -57,10 +57,13 @@ _DEFINITIONS = (
         "h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=",
         "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
     ),
-    (
-        "github.com/prometheus-operator/prometheus-operator@v0.92.1",
-        "h1:rHWuFo6SVya4FBSCNg2DCzyc4xAv54zk3eDTzp5mQZc=",
-        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+    *(
+        (
+            "github.com/prometheus-operator/prometheus-operator@v0.92.1",
+            "h1:rHWuFo6SVya4FBSCNg2DCzyc4xAv54zk3eDTzp5mQZc=",
+            f"example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml",
+        )
+        for kind in ("podmonitors", "prometheusrules")
     ),
 )
 

@@ -76,7 +76,7 @@ def images(rendered: list[Object]) -> Iterator[str]:
         for kind in ("containers", "initContainers"):
             yield from (container["image"] for container in pod["spec"].get(kind, []))
     for o in rendered:
-        if o["kind"] == "ConfigMap":
+        if o["kind"] == "ConfigMap" and "operator.yaml" in o["data"]:
             yield yaml.safe_load(o["data"]["operator.yaml"])["servingImage"]
 
 
@@ -147,6 +147,8 @@ EVERYTHING: Object = {
         "imagePullSecrets": [{"name": "models"}],
     },
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "interval": "30s"},
+    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "alertLabels": {"team": "platform"}},
+    "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Serving"}},
     "networkPolicy": {
         "enabled": True,
         "clients": [{"namespaceSelector": {"matchLabels": {"example.com/editors": "yes"}}}],

@@ -77,6 +77,9 @@ def test_schema_and_defaults_name_the_same_values(section: str) -> None:
         ({"serving": {"volumes": [{"emptyDir": {}}]}}, "/serving/volumes/0"),
         ({"serving": {"volumeMounts": [{"name": "a", "mountPath": "relative"}]}}, "/serving/volumeMounts/0/mountPath"),
         ({"networkPolicy": {"clients": [{}]}}, "/networkPolicy/clients/0"),
+        ({"podMonitor": {"interval": "15"}}, "/podMonitor/interval"),
+        ({"prometheusRule": {"alertLabels": {"page": True}}}, "/prometheusRule/alertLabels/page"),
+        ({"dashboard": {"labels": {"grafana_dashboard": 1}}}, "/dashboard/labels/grafana_dashboard"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_place(values: Object, place: str) -> None:

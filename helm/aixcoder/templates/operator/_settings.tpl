@@ -13,6 +13,7 @@ gateway:
   service: {{ $name }}-gateway-internal
   publicService: {{ $name }}-gateway
   port: 9090
+metricsPeers: {{ toJson .Values.networkPolicy.metrics }}
 keyFile: /var/run/aixcoder/key/key
 dataKeyFile: /var/run/aixcoder/data-key/key
 lease:
