@@ -49,12 +49,26 @@ def pod_frozen(service: Service, pod: Json) -> AbstractContextManager[None]:
 @contextmanager
 def cut_off(service: Service, pod: Json) -> Iterator[None]:
     """Packets between a pod and the gateways are dropped, both ways; kubelet reaches it as before."""
-    network = os.open(f"/proc/{min(_processes(service, pod))}/ns/net", os.O_RDONLY)
     peers = ", ".join(gateway["status"]["podIP"] for gateway in service.gateways())
+    with _dropped(service, pod, incoming=f"ip saddr {{ {peers} }}", outgoing=f"ip daddr {{ {peers} }}"):
+        yield
+
+
+@contextmanager
+def unheard(service: Service, gateway: Json) -> Iterator[None]:
+    """Nobody reaches the internal port of a gateway's pod any more; its clients do as before."""
+    with _dropped(service, gateway, incoming="tcp dport 9090", outgoing="tcp sport 9090"):
+        yield
+
+
+@contextmanager
+def _dropped(service: Service, pod: Json, *, incoming: str, outgoing: str) -> Iterator[None]:
+    """In the network of a pod, packets that a condition of nft holds for are dropped."""
+    network = os.open(f"/proc/{min(_processes(service, pod))}/ns/net", os.O_RDONLY)
     rules = f"""
     table ip {_TABLE} {{
-        chain incoming {{ type filter hook input priority filter; ip saddr {{ {peers} }} drop; }}
-        chain outgoing {{ type filter hook output priority filter; ip daddr {{ {peers} }} drop; }}
+        chain incoming {{ type filter hook input priority filter; {incoming} drop; }}
+        chain outgoing {{ type filter hook output priority filter; {outgoing} drop; }}
     }}
     """
     try:
@@ -70,7 +84,7 @@ def cut_off(service: Service, pod: Json) -> Iterator[None]:
 @contextmanager
 def api_server_away(cluster: LocalCluster) -> Iterator[None]:
     """The API server is killed; the one that the supervisor starts in its place stands still before it listens."""
-    killed = _until(f"{_API_SERVER} ran", lambda: _program(cluster, _API_SERVER))
+    killed = program(cluster, _API_SERVER)
     os.kill(killed.pid, signal.SIGKILL)
 
     def successor() -> Process | None:
@@ -100,6 +114,11 @@ def _command(pid: int) -> bytes:
 def _nft(network: int, *arguments: str, rules: str = "") -> None:
     command = ["nsenter", f"--net=/proc/self/fd/{network}", "nft", *arguments]
     subprocess.run(command, input=rules, text=True, check=True, pass_fds=[network])
+
+
+def program(cluster: LocalCluster, name: str) -> Process:
+    """One of the cluster's programs, once it runs."""
+    return _until(f"{name} ran", lambda: _program(cluster, name))
 
 
 def _program(cluster: LocalCluster, name: str) -> Process | None:

@@ -78,12 +78,20 @@ class Load:
     """Of all loads: what is asked has a seed, so that its text is the same each time."""
 
     def __init__(
-        self, url: str, *, model: str | None = None, clients: int = 3, max_tokens: int = 32, pause_s: float = 0.1
+        self,
+        url: str,
+        *,
+        model: str | None = None,
+        clients: int = 3,
+        max_tokens: int = 32,
+        pause_s: float = 0.1,
+        patience_s: float | None = None,
     ) -> None:
-        """`model` is needed where there is more than one."""
+        """`model` is needed where there is more than one. `patience_s`: how long a client waits for a place."""
         self.tally = Tally()
         self._named = {} if model is None else {"model": model}
         self._url = f"{url}/v1/completions"
+        self._headers = {} if patience_s is None else {"x-patience-ms": f"{patience_s * 1000:.0f}"}
         self._clients = clients
         self._max_tokens = max_tokens
         self._pause_s = pause_s
@@ -139,7 +147,7 @@ class Load:
     async def _ask(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
         begun, start = False, time.monotonic()
         try:
-            async with session.post(self._url, json=body | self._named) as response:
+            async with session.post(self._url, json=body | self._named, headers=self._headers) as response:
                 if response.status != 200:
                     self._fail(f"{response.status} {(await response.text())[:200]}")
                     return

@@ -106,11 +106,34 @@ def full(name: str = "sample") -> Resource:
     return minimal(name) | {"spec": spec}
 
 
+def autoscaled(name: str = "sample") -> Resource:
+    """Every field of the spec, but that the operator chooses the number of replicas."""
+    made = full(name)
+    del made["spec"]["replicas"]
+    made["spec"]["autoscaling"] = {
+        "minReplicas": 0,
+        "maxReplicas": 8,
+        "queueTimeTargetMs": 300,
+        "scaleUp": {"replicas": 4, "periodSeconds": 60},
+        "scaleDown": {"replicas": 1, "periodSeconds": 120},
+        "scaleToZeroAfterSeconds": 900,
+        "keepHead": False,
+        "schedule": [
+            {"start": "30 7 * * MON-FRI", "end": "0 20 * * MON-FRI", "timeZone": "Europe/Berlin", "minReplicas": 2}
+        ],
+    }
+    return made
+
+
 def largest(name: str = "sample") -> Resource:
     """As many entries as the bounds allow in every list and map, with long names: what the rules cost most for."""
     label = f"{'d' * 60}.example/{'k' * 60}"
-    made = full(name)
+    made = autoscaled(name)
     spec = made["spec"]
+    minutes = ",".join(f"{i}-59" for i in range(10, 17))
+    entry = {"start": f"{minutes} 0-23 1-31 *", "timeZone": "America/Argentina/ComodRivadavia", "minReplicas": 8}
+    moments = [f"{entry['start']} {day}" for day in ("*", "SUN-SAT")]
+    spec["autoscaling"]["schedule"] = [entry | {"start": moments[0], "end": moments[1]}] * 16
     labels = {f"{label}{i:02}": "v" * 63 for i in range(32)}
     spec["scheduling"] |= {
         "nodeSelector": labels,

@@ -8,20 +8,28 @@ import yaml
 from aixcoder_operator.api.definition import schema
 from aixcoder_operator.api.deployment import read
 from aixcoder_operator.api.status import (
+    AutoscalingStatus,
     Condition,
     ConditionType,
     DeploymentStatus,
     RevisionStatus,
     RolloutStatus,
+    ScalingDecision,
     TrafficStatus,
 )
 from aixcoder_operator.api.values import Timestamp
 
 from .conftest import ROOT, Kubectl
-from .resources import REMOVED, changed, full, largest, minimal
+from .resources import REMOVED, autoscaled, changed, full, largest, minimal
 
 REFERENCE = "spec.model.source.image.reference"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+def _scheduled(start: str, end: str, time_zone: str) -> dict[str, Any]:
+    entry = {"start": start, "end": end, "timeZone": time_zone, "minReplicas": 2}
+    return {"maxReplicas": 2, "schedule": [entry, {"start": start, "end": end, "minReplicas": 0}]}
+
 
 GOOD: list[tuple[str, Any]] = [
     ("metadata.name", "a" * 38),
@@ -38,6 +46,12 @@ GOOD: list[tuple[str, Any]] = [
     ("spec.engine.maxModelLength", 32768),
     ("spec.replicas", 0),
     ("spec.replicas", 256),
+    ("spec.autoscaling", {"maxReplicas": 1}),
+    ("spec.autoscaling", {"minReplicas": 0, "maxReplicas": 256, "keepHead": True}),
+    ("spec.autoscaling", {"minReplicas": 8, "maxReplicas": 8, "queueTimeTargetMs": 10}),
+    ("spec.autoscaling", _scheduled("0 8 * * MON-FRI", "0 18 * * *", "Asia/Shanghai")),
+    ("spec.autoscaling", _scheduled("*/15 0-6/2,22 1,15 JAN-MAR,12 0", "5-10,59 23 31 * 7", "UTC")),
+    ("spec.autoscaling", _scheduled("0 8 * * 1", "0 9 * * 1", "America/Argentina/ComodRivadavia")),
     ("spec.resources.cpu", 1),
     ("spec.resources.cpu", "0.5"),
     ("spec.resources.memory", "1.5Gi"),
@@ -69,7 +83,7 @@ def test_the_largest_resource_is_within_what_rules_may_cost(kubectl: Kubectl) ->
 
 
 @pytest.mark.parametrize("flags", [(), ("--server-side",)], ids=["client-side", "server-side"])
-@pytest.mark.parametrize("resource", [minimal(), full()], ids=["minimal", "full"])
+@pytest.mark.parametrize("resource", [minimal(), full(), autoscaled()], ids=["minimal", "full", "autoscaled"])
 def test_a_second_apply_changes_nothing(kubectl: Kubectl, resource: dict[str, Any], flags: tuple[str, ...]) -> None:
     kubectl("apply", *flags, "-f", "-", stdin=resource)
     # The operator looks. Before it has, the server stores status' default with whatever writes first, and the
@@ -86,14 +100,14 @@ def test_a_second_apply_changes_nothing(kubectl: Kubectl, resource: dict[str, An
 
 
 def test_no_field_is_lost_and_none_is_added(kubectl: Kubectl) -> None:
-    kubectl("create", "-f", "-", stdin=full())
-    kubectl("create", "-f", "-", stdin=minimal("small"))
-    assert kubectl.get("sample")["spec"] == full()["spec"]
-    assert kubectl.get("small")["spec"] == minimal()["spec"]
+    for resource in (full("full"), autoscaled("autoscaled"), minimal("small")):
+        kubectl("create", "-f", "-", stdin=resource)
+        assert kubectl.get(resource["metadata"]["name"])["spec"] == resource["spec"]
 
 
-def test_the_full_resource_uses_every_field() -> None:
-    assert _paths_of_schema(schema()["properties"]["spec"]) - _paths_of_value(full()["spec"]) == {
+def test_the_full_resources_use_every_field() -> None:
+    used = _paths_of_value(full()["spec"]) | _paths_of_value(autoscaled()["spec"])
+    assert _paths_of_schema(schema()["properties"]["spec"]) - used == {
         # The other one of the two sources: the table of right resources has it.
         "model.source.image",
         "model.source.image.path",
@@ -101,11 +115,12 @@ def test_the_full_resource_uses_every_field() -> None:
     }
 
 
-def test_the_operator_reads_what_is_stored(kubectl: Kubectl) -> None:
-    kubectl("create", "-f", "-", stdin=full())
+@pytest.mark.parametrize("resource", [full(), autoscaled()], ids=["full", "autoscaled"])
+def test_the_operator_reads_what_is_stored(kubectl: Kubectl, resource: dict[str, Any]) -> None:
+    kubectl("create", "-f", "-", stdin=resource)
     stored = kubectl.get("sample")
     spec = read(stored).spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    assert spec == changed(full(), "spec.resources.cpu", "4")["spec"]
+    assert spec == changed(resource, "spec.resources.cpu", "4")["spec"]
 
 
 def test_status_is_minus_one_before_the_operator_has_looked(kubectl: Kubectl) -> None:
@@ -146,6 +161,12 @@ def _full_status(now: Timestamp) -> dict[str, Any]:
         traffic=TrafficStatus(version=4, weights={"sample-bcdfgh-1": 100}),
         rollout=RolloutStatus(
             stable="sample-bcdfgh-1", target="sample-jklmnp", failed="sample-jklmnp", phase="Waiting", step_started=now
+        ),
+        autoscaling=AutoscalingStatus(
+            desired=3,
+            hold_until=now,
+            last_decision=ScalingDecision(time=now, reason="x" * 600),
+            cold_start_seconds=94,
         ),
         endpoint="http://aixcoder-gateway.aixcoder-system.svc.cluster.local",
     )

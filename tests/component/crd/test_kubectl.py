@@ -10,7 +10,7 @@ from e2e.cluster.controlplane import ControlPlane
 from e2e.cluster.errors import ClusterError
 
 from .conftest import Kubectl
-from .resources import full, minimal
+from .resources import autoscaled, full, minimal
 
 OPENAPI = "/openapi/v3/apis/serving.aixcoder.io/v1alpha1"
 HANG_SECONDS = 60.0
@@ -64,11 +64,19 @@ def test_get_shows_the_columns(kubectl: Kubectl) -> None:
     status = {"observedGeneration": 1, "conditions": [ready], "readyReplicas": 1}
     kubectl("patch", "axd", "sample", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
     header, row = kubectl("get", "axd", "-o", "wide").splitlines()
-    assert header.split() == ["NAME", "MODEL", "TP", "REPLICAS", "READY", "STATUS", "REASON", "AGE"]
+    assert header.split() == ["NAME", "MODEL", "TP", "REPLICAS", "AUTOSCALED", "READY", "STATUS", "REASON", "AGE"]
     assert row.split()[:6] == ["sample", "aixcoder-7b-base", "2", "3", "1", "ModelLoading"]
     assert "loading the model: 40 %" in row
     assert "REASON" not in kubectl("get", "axd")
     assert kubectl("get", "aixcoder", "-o", "name").strip() == "aixcoderdeployment.serving.aixcoder.io/sample"
+
+
+def test_get_shows_what_autoscaling_decided(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=autoscaled())
+    status = {"observedGeneration": 1, "autoscaling": {"desired": 5}, "readyReplicas": 4}
+    kubectl("patch", "axd", "sample", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+    _, row = kubectl("get", "axd").splitlines()
+    assert row.split()[:5] == ["sample", "aixcoder-7b-base", "2", "5", "4"]
 
 
 def test_wait_reads_the_condition(kubectl: Kubectl) -> None:
@@ -89,6 +97,21 @@ def test_scale_beyond_the_bound_is_refused(kubectl: Kubectl) -> None:
     kubectl("create", "-f", "-", stdin=full())
     with pytest.raises(ClusterError, match="should be less than or equal to 256"):
         kubectl("scale", "axd/sample", "--replicas=300")
+
+
+def test_scale_beside_autoscaling_is_refused_with_a_sentence(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=autoscaled())
+    with pytest.raises(ClusterError, match="replicas and autoscaling exclude each other: remove replicas to let the"):
+        kubectl("scale", "axd/sample", "--replicas=2")
+    assert "replicas" not in kubectl.get("sample")["spec"]
+
+
+def test_from_a_number_to_autoscaling_and_back(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", stdin=full())
+    kubectl("apply", "-f", "-", stdin=autoscaled())
+    assert "replicas" not in kubectl.get("sample")["spec"]
+    kubectl("apply", "-f", "-", stdin=full())
+    assert kubectl.get("sample")["spec"]["replicas"] == 3
 
 
 def test_the_scale_subresource_has_what_an_autoscaler_reads(kubectl: Kubectl) -> None:

@@ -18,6 +18,10 @@ LABEL_VALUE = "write label values of at most 63 letters, digits"
 OURS = "choose other keys: serving.aixcoder.io/, app.kubernetes.io/ and controller.kubernetes.io/ are the operator's"
 MOUNT_ELSEWHERE = "mount elsewhere, as under /mnt: /models, /tmp, /dev"
 ABSOLUTE = "write an absolute path as /mnt/certificates, without '.', '..', '//' and a '/' at the end"
+SCALING = "spec.autoscaling"
+FIVE_FIELDS = "write five fields with one space between them: minute 0-59, hour 0-23, day 1-31, month 1-12 or JAN-DEC"
+ZONE = "write a time zone's name from the IANA database, as Europe/Berlin or UTC"
+RISING = "a range ends no earlier than it begins, and a week begins with SUN: SAT-SUN is SAT,SUN"
 VOLUME_NAME = "write a volume name of at most 63 lower-case letters, digits and '-'"
 
 
@@ -32,6 +36,15 @@ class Bad(NamedTuple):
 
 def _mounted(path: str) -> dict[str, Any]:
     return {"volumes": [{"name": "v", "emptyDir": {}}], "volumeMounts": [{"name": "v", "mountPath": path}]}
+
+
+def _scheduled(**entry: Any) -> dict[str, Any]:
+    filled = {"start": "0 8 * * *", "end": "0 18 * * *", "minReplicas": 2} | entry
+    return {"maxReplicas": 8, "schedule": [filled]}
+
+
+def _moment(start: str) -> dict[str, Any]:
+    return _scheduled(start=start)
 
 
 BAD = [
@@ -102,6 +115,88 @@ BAD = [
         "GPU as a quota names it", "spec.resources.gpu.resourceName", "requests.nvidia.com/gpu", "belong to Kubernetes"
     ),
     Bad("GPU as a number", "spec.resources.gpu", 1, 'must be of type object: "integer"'),
+    # autoscaling
+    Bad("no maximum", SCALING, {"minReplicas": 1}, "spec.autoscaling.maxReplicas: Required value"),
+    Bad("a maximum of none", SCALING, {"maxReplicas": 0}, "should be greater than or equal to 1"),
+    Bad("a maximum beyond all", SCALING, {"maxReplicas": 257}, "should be less than or equal to 256"),
+    Bad(
+        "a minimum above the maximum",
+        SCALING,
+        {"minReplicas": 3, "maxReplicas": 2},
+        "minReplicas is above maxReplicas: lower it, or raise maxReplicas",
+    ),
+    Bad("a minimum below none", SCALING, {"minReplicas": -1, "maxReplicas": 2}, "greater than or equal to 0"),
+    Bad("no patience", SCALING, {"maxReplicas": 2, "queueTimeTargetMs": 0}, "greater than or equal to 10"),
+    Bad("an hour's patience", SCALING, {"maxReplicas": 2, "queueTimeTargetMs": 3_600_000}, "less than or equal to"),
+    Bad("zero at once", SCALING, {"maxReplicas": 2, "scaleToZeroAfterSeconds": 0}, "greater than or equal to 1"),
+    Bad(
+        "a rate of none",
+        SCALING,
+        {"maxReplicas": 2, "scaleUp": {"replicas": 0, "periodSeconds": 60}},
+        "spec.autoscaling.scaleUp.replicas in body should be greater than or equal to 1",
+    ),
+    Bad(
+        "a rate without a time",
+        SCALING,
+        {"maxReplicas": 2, "scaleDown": {"replicas": 1}},
+        "spec.autoscaling.scaleDown.periodSeconds: Required value",
+    ),
+    Bad(
+        "a rate in no time",
+        SCALING,
+        {"maxReplicas": 2, "scaleDown": {"replicas": 1, "periodSeconds": 0}},
+        "should be greater than or equal to 1",
+    ),
+    Bad(
+        "a rate as a percentage",
+        SCALING,
+        {"maxReplicas": 2, "scaleUp": {"replicas": "50%", "periodSeconds": 60}},
+        'must be of type integer: "string"',
+    ),
+    Bad("keep in words", SCALING, {"maxReplicas": 2, "keepHead": "yes"}, 'must be of type boolean: "string"'),
+    Bad("misspelt bound", SCALING, {"maxReplicas": 2, "minReplica": 1}, 'unknown field "spec.autoscaling.minReplica"'),
+    Bad(
+        "a scheduled minimum above the maximum",
+        SCALING,
+        _scheduled(minReplicas=9),
+        "a schedule's minReplicas is above maxReplicas: lower it, or raise maxReplicas",
+    ),
+    Bad("a schedule without an end", SCALING, _scheduled(end=None), "schedule[0].end: "),
+    Bad("a schedule without a minimum", SCALING, _scheduled(minReplicas=None), "schedule[0].minReplicas: "),
+    Bad("seventeen schedules", SCALING, {"maxReplicas": 8, "schedule": _scheduled()["schedule"] * 17}, "at most 16"),
+    *(
+        Bad(f"cron: {case}", SCALING, _moment(start), sentence)
+        for case, start, sentence in [
+            ("four fields", "0 8 * *", "should be at least 9 chars long"),
+            ("six fields", "0 0 8 * * *", FIVE_FIELDS),
+            ("a macro", "@weekdays", FIVE_FIELDS),
+            ("two spaces", "0  8 * * *", FIVE_FIELDS),
+            ("minute 60", "60 8 * * *", FIVE_FIELDS),
+            ("hour 24", "0 24 * * *", FIVE_FIELDS),
+            ("day 0", "0 8 0 * *", FIVE_FIELDS),
+            ("day 32", "0 8 32 * *", FIVE_FIELDS),
+            ("month 13", "0 8 * 13 *", FIVE_FIELDS),
+            ("weekday 8", "0 8 * * 8", FIVE_FIELDS),
+            ("a weekday in full", "0 8 * * Monday", FIVE_FIELDS),
+            ("small letters", "0 8 * * mon", FIVE_FIELDS),
+            ("a day where a month stands", "0 8 * MON *", FIVE_FIELDS),
+            ("a range of a number and a name", "0 8 * * 1-FRI", FIVE_FIELDS),
+            ("a step of none", "*/0 8 * * *", FIVE_FIELDS),
+            ("a list that ends in a comma", "0, 8 * * *", FIVE_FIELDS),
+            ("the last of a month", "0 8 L * *", FIVE_FIELDS),
+            ("a question mark", "0 8 ? * *", FIVE_FIELDS),
+            ("a time zone in it", "TZ=UTC 0 8 * * *", FIVE_FIELDS),
+            ("hours backwards", "0 18-8 * * *", RISING),
+            ("days backwards", "0 8 * * FRI-MON", RISING),
+            ("months backwards", "0 8 * NOV-FEB *", RISING),
+            ("the second range backwards", "0 8-9,7-6 * * *", RISING),
+        ]
+    ),
+    *(
+        Bad(f"time zone: {zone}", SCALING, _scheduled(timeZone=zone), ZONE)
+        for zone in ["Europe/Berlyn", "CET+1", "+02:00", "02:00", "Local", "berlin", "GMT+2"]
+    ),
+    Bad("no time zone", SCALING, _scheduled(timeZone=""), "should be at least 1 chars long"),
     # scheduling
     Bad("node label key", "spec.scheduling.nodeSelector", {"a b": "c"}, LABEL_KEY),
     Bad("node label value", "spec.scheduling.nodeSelector", {"a": "c d"}, LABEL_VALUE),
@@ -243,7 +338,7 @@ BAD = [
     Bad("history below nothing", "spec.rollout.revisionHistoryLimit", -1, "should be greater than or equal to 0"),
     Bad("suspend in words", "spec.suspend", "yes", 'must be of type boolean: "string"'),
     Bad("misspelt field", "spec.replica", 2, 'unknown field "spec.replica"'),
-    Bad("field of a later version", "spec.autoscaling", {"maxReplicas": 2}, 'unknown field "spec.autoscaling"'),
+    Bad("field of a later version", "spec.disruption", {"onCordon": "Surge"}, 'unknown field "spec.disruption"'),
 ]
 
 
@@ -255,6 +350,14 @@ def test_refused(kubectl_default: Kubectl, bad: Bad) -> None:
 
 def test_the_table_changes_one_thing(kubectl_default: Kubectl) -> None:
     assert kubectl_default.refusal(minimal()) == ""
+
+
+def test_a_number_beside_autoscaling(kubectl_default: Kubectl) -> None:
+    resource = changed(changed(minimal(), "spec.autoscaling", {"maxReplicas": 2}), "spec.replicas", 2)
+    assert (
+        "replicas and autoscaling exclude each other: remove replicas to let the operator choose their number (its "
+        "bounds are autoscaling.minReplicas and maxReplicas), or remove autoscaling to set it yourself"
+    ) in kubectl_default.refusal(resource)
 
 
 def test_one_report_names_every_mistake(kubectl_default: Kubectl) -> None:

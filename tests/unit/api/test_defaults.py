@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ def test_of_a_spec_that_says_least() -> None:
         max_model_length=32768,
         max_concurrent_sequences=64,
         replicas=1,
+        autoscaled=False,
+        keep_head=True,
         worker_cpu="4",
         worker_memory="24Gi",
         gpu_resource="nvidia.com/gpu",
@@ -56,6 +59,8 @@ def test_of_a_spec_that_says_all() -> None:
         max_model_length=64,
         max_concurrent_sequences=2,
         replicas=0,
+        autoscaled=False,
+        keep_head=True,
         worker_cpu="1",
         worker_memory="2Gi",
         gpu_resource="amd.com/gpu",
@@ -66,6 +71,38 @@ def test_of_a_spec_that_says_all() -> None:
         revision_history_limit=0,
         suspended=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("autoscaling", "replicas", "keep_head"),
+    [
+        ({"maxReplicas": 5}, 1, False),
+        ({"minReplicas": 0, "maxReplicas": 5}, 1, False),
+        ({"minReplicas": 3, "maxReplicas": 5, "keepHead": False}, 3, False),
+        ({"minReplicas": 0, "maxReplicas": 5, "keepHead": True}, 1, True),
+    ],
+)
+def test_what_an_autoscaled_one_begins_with(autoscaling: dict[str, Any], replicas: int, keep_head: bool) -> None:
+    found = _effective(autoscaling=autoscaling)
+    assert (found.autoscaled, found.replicas, found.keep_head) == (True, replicas, keep_head)
+
+
+@pytest.mark.parametrize(
+    ("spec", "away"),
+    [
+        ({"replicas": 1}, False),
+        ({"replicas": 0}, False),
+        ({"replicas": 1, "suspend": True}, True),
+        ({"autoscaling": {"maxReplicas": 1}}, False),
+    ],
+)
+def test_who_is_away(spec: dict[str, Any], away: bool) -> None:
+    assert _effective(**spec).is_away is away
+
+
+@pytest.mark.parametrize(("keep_head", "away"), [(None, True), (False, True), (True, False)])
+def test_a_head_at_zero(keep_head: bool | None, away: bool) -> None:
+    assert replace(_effective(autoscaling={"maxReplicas": 1, "keepHead": keep_head}), replicas=0).is_away is away
 
 
 @pytest.mark.parametrize(

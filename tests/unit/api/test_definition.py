@@ -36,6 +36,10 @@ def test_required_are_the_fields_that_have_no_sensible_default() -> None:
     required = {path: node["required"] for path, node in _nodes(schema()["properties"]["spec"]) if "required" in node}
     assert required == {
         "": ["model"],
+        "autoscaling": ["maxReplicas"],
+        "autoscaling.scaleDown": ["replicas", "periodSeconds"],
+        "autoscaling.scaleUp": ["replicas", "periodSeconds"],
+        "autoscaling.schedule[]": ["start", "end", "minReplicas"],
         "model": ["source"],
         "model.source.persistentVolumeClaim": ["claimName"],
         "model.source.image": ["reference"],

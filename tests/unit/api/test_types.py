@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from aixcoder_operator.api.deployment import AixcoderDeployment, UnreadableResourceError, read
-from aixcoder_operator.api.status import MAX_MESSAGE, Condition, DeploymentStatus
+from aixcoder_operator.api.status import MAX_MESSAGE, MAX_REASON, Condition, DeploymentStatus, ScalingDecision
 
 STORED: dict[str, Any] = {
     "apiVersion": "serving.aixcoder.io/v1alpha1",
@@ -54,10 +54,27 @@ def test_a_bare_number_is_the_same_quantity_as_its_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["spec.autoscaling", "spec.engine.backend", "status.autoscaling", "metadata.finalizers"]
+    "path", ["spec.disruption", "spec.engine.backend", "status.rollout.analysis", "metadata.finalizers"]
 )
 def test_fields_of_a_newer_crd_are_passed_over(path: str) -> None:
     assert read(_with(path, {"new": 1})) == read(STORED)
+
+
+def test_fields_of_a_newer_autoscaling_are_passed_over() -> None:
+    assert read(_with("spec.autoscaling", {"maxReplicas": 3, "new": 1})) == read(
+        _with("spec.autoscaling", {"maxReplicas": 3})
+    )
+
+
+def test_an_autoscaling_that_cannot_be_read_is_named_with_its_place() -> None:
+    with pytest.raises(UnreadableResourceError, match=r"spec\.autoscaling\.maxReplicas: Field required"):
+        read(_with("spec.autoscaling", {"new": 1}))
+
+
+@pytest.mark.parametrize(("length", "kept"), [(MAX_REASON, MAX_REASON), (MAX_REASON + 1, MAX_REASON)])
+def test_a_long_reason_is_cut_and_not_refused(length: int, kept: int) -> None:
+    decision = ScalingDecision(time=datetime(2026, 1, 2, tzinfo=UTC), reason="x" * length)
+    assert len(decision.reason) == kept
 
 
 def test_the_source_of_a_volume_is_kept_as_it_is() -> None:
