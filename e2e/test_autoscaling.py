@@ -81,7 +81,9 @@ def test_a_burst_and_a_lull(service: Service) -> None:
     with service.deployments("scaled") as (scaled,):
         scaled.apply(autoscaled(service, minReplicas=1, maxReplicas=3))
         scaled.wait("had a measured start", lambda found: _cold_start(found) is not None)
-        with Load(service.url, model="scaled", patience_s=PATIENCE_SECONDS) as load, wishes(scaled) as seen:
+        # No more than one replica is for: long texts would take a place each for seconds.
+        lull = Load(service.url, model="scaled", clients=2, pause_s=8.0, patience_s=PATIENCE_SECONDS)
+        with lull as load, wishes(scaled) as seen:
             with Load(service.url, model="scaled", clients=BURST_CLIENTS, patience_s=PATIENCE_SECONDS) as burst:
                 wish = scaled.wait("wished for three", lambda found: desired(found) == 3)
                 pods = scaled.wait("had three workers", lambda _: len(scaled.pods("worker")) == 3)
