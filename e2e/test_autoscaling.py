@@ -17,6 +17,7 @@ from e2e import faults
 from e2e.cluster import processes
 from e2e.demo.kubernetes import Json
 from e2e.demo.readiness import condition
+from e2e.demo.release import SYSTEM_NAMESPACE
 from e2e.deployment import Deployment
 from e2e.load import PROMPTS, Load
 from e2e.service import Service, record
@@ -38,13 +39,12 @@ def autoscaled(service: Service, **autoscaling: Any) -> Json:
 
 def desired(resource: Json) -> int | None:
     """What the operator has decided; None before it did."""
-    found: int | None = (resource.get("status", {}).get("autoscaling") or {}).get("desired")
-    return found
+    return _decided(resource, "desired")
 
 
-def ask(url: str, model: str, **more: Any) -> tuple[int, float]:
+def ask(url: str, model: str) -> tuple[int, float]:
     """The status of a stream by a patient client, and the seconds until its first token."""
-    body = {"model": model, "prompt": PROMPTS[0], "max_tokens": 8, "stream": True, **more}
+    body = {"model": model, "prompt": PROMPTS[0], "max_tokens": 8, "stream": True}
     headers = {"content-type": "application/json", "x-patience-ms": str(PATIENCE_SECONDS * 1000)}
     request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), headers)
     start = time.monotonic()
@@ -118,7 +118,7 @@ def test_zero_and_wake(service: Service, restart: bool) -> None:
                 service.kill_operators()
             wish = sleeper.wait("was woken", lambda found: desired(found) == 1)
             pods = sleeper.wait("had a worker", lambda _: bool(sleeper.pods("worker")))
-            ready = sleeper.wait("was ready again", lambda found: found["status"]["readyReplicas"] == 1)
+            ready = sleeper.wait("was ready again", lambda found: _ready(found) == 1)
             status, first_byte = asked.result()
         record("wake", to_zero_s=zero, wish_s=wish, pod_s=pods, ready_s=ready, first_byte_s=first_byte)
         assert status == 200
@@ -131,7 +131,7 @@ def test_the_wish_never_falls_at_the_peak(service: Service) -> None:
     """The operator is killed, and one gateway can not be reached by the next one."""
     with service.deployments("peak") as (peak,):
         peak.apply(autoscaled(service, minReplicas=1, maxReplicas=3))
-        peak.wait("was ready", lambda found: found.get("status", {}).get("readyReplicas") == 1)
+        peak.wait("was ready", lambda found: _ready(found) == 1)
         with Load(service.url, model="peak", patience_s=PATIENCE_SECONDS) as load:
             with Load(service.url, model="peak", clients=BURST_CLIENTS, patience_s=PATIENCE_SECONDS) as burst:
                 peak.wait("wished for three", lambda found: desired(found) == 3)
@@ -139,8 +139,9 @@ def test_the_wish_never_falls_at_the_peak(service: Service) -> None:
             with wishes(peak) as seen, faults.unheard(service, gateway):
                 service.kill_operators()
                 load.wait_for(40, seconds=GUARD_SECONDS)
+                namespace = f"--namespace={SYSTEM_NAMESPACE}"
                 service.kubernetes.kubectl(
-                    "rollout", "status", "deployment/aixcoder-operator", "--namespace=aixcoder-system", "--timeout=2m"
+                    "rollout", "status", "deployment/aixcoder-operator", namespace, "--timeout=2m"
                 )
                 # Beyond what keeps any new leader from scaling down: it is the silent gateway that does.
                 time.sleep(2 * (_cold_start(peak.get()) or 0) + 30)
@@ -155,8 +156,7 @@ def test_the_wish_never_falls_at_the_peak(service: Service) -> None:
 def test_four_to_three_takes_the_one_that_is_not_ready(service: Service) -> None:
     """The controller manager stands still for five seconds meanwhile: it chooses late, by what was marked."""
     with service.deployments("four") as (four,):
-        spec = service.spec | {"replicas": 4}
-        four.apply(spec)
+        four.apply(service.spec | {"replicas": 4})
         four.wait("had four ready", lambda found: _ready(found) == 4, seconds=GUARD_SECONDS)
         victim, *rest = four.pods("worker")
         names = {pod["metadata"]["name"] for pod in rest}
@@ -198,7 +198,11 @@ def test_a_victim_that_hangs_in_shutdown_holds_nobody_up(service: Service) -> No
 
 
 def _cold_start(resource: Json) -> int | None:
-    found: int | None = (resource.get("status", {}).get("autoscaling") or {}).get("coldStartSeconds")
+    return _decided(resource, "coldStartSeconds")
+
+
+def _decided(resource: Json, field: str) -> int | None:
+    found: int | None = (resource.get("status", {}).get("autoscaling") or {}).get(field)
     return found
 
 

@@ -16,13 +16,11 @@ that are taken away are first the ones that start, then the ones with the fewest
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import astuple, dataclass, fields
-from functools import cache
+from functools import cache as once
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.scaling.traces import Trace
+from e2e.cluster import cache
 
 _SOURCE = Path(__file__).with_name("fleet.cpp")
+_LIBRARY = "fleet.so"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Fleet:
         return gpu_s, wait
 
 
-@cache
+@once
 def _library() -> ctypes.CDLL:
     """The compiled simulation, made where that has not been done.
 
@@ -129,21 +129,16 @@ def _library() -> ctypes.CDLL:
         SystemExit: there is no compiler, or it fails.
 
     """
-    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "aixcoder", "scaling")
-    file = folder / f"fleet-{digest}.so"
-    if not file.is_file():
-        compiler = os.environ.get("CXX", "g++")
-        if shutil.which(compiler) is None:
-            raise SystemExit(f"no {compiler} on this machine: install it (Debian: the package g++), then run again")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as new:
-            made = Path(new, file.name)
-            command = [compiler, "-std=c++17", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", str(_SOURCE)]
-            done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SystemExit(f"{compiler} does not compile {_SOURCE}:\n{done.stderr}")
-            made.replace(file)
-    library = ctypes.CDLL(str(file))
+    library = ctypes.CDLL(str(cache.entry("scaling", cache.key(_SOURCE.read_bytes()), _compile) / _LIBRARY))
     library.fleet_new.restype = ctypes.c_void_p
     return library
+
+
+def _compile(folder: Path) -> None:
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise SystemExit(f"no {compiler} on this machine: install it (Debian: the package g++), then run again")
+    command = [compiler, "-std=c++17", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", str(_SOURCE)]
+    done = subprocess.run([*command, "-o", str(folder / _LIBRARY)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{compiler} does not compile {_SOURCE}:\n{done.stderr}")

@@ -19,8 +19,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields
 from itertools import count
 
-from aixcoder_operator.scaling.load import KEPT_SECONDS, Second
-from aixcoder_serving.protocol import GatewayLoad, LoadCounters
+from aixcoder_operator.scaling.load import Second
+from aixcoder_serving.protocol import KEPT_SECONDS, GatewayLoad, LoadCounters
 
 WAIT_S = 2.0
 """For which a second is waited for after its end, and for which an answer counts as being of now."""

@@ -12,9 +12,8 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 
 from aixcoder_operator.scaling.memory import IN_TIME, LATE_S, LONGEST_HOLD_S, MEMORIES_S, Trial, chosen
+from aixcoder_serving.protocol import KEPT_SECONDS
 
-KEPT_SECONDS = 1800
-"""For how long a gateway keeps its bins; see the gateway's `ledger.py`."""
 _LATE_SHARE = 1 - IN_TIME
 
 UNKNOWN_COLD_START_S = 120.0

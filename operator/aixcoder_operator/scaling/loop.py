@@ -20,7 +20,7 @@ from aixcoder_operator.plan.observed import Observed
 from aixcoder_operator.scaling.history import History
 from aixcoder_operator.scaling.metrics import ScalingMetrics
 from aixcoder_operator.scaling.policy import Now
-from aixcoder_operator.scaling.scaler import Scaler
+from aixcoder_operator.scaling.scaler import Scaler, key_of
 
 PHASE_S = 0.25
 """How long after a second's end it is asked for: clocks that are off by less still tell it the first time."""
@@ -62,7 +62,7 @@ class Autoscaler:
     def learn(self, observed: Observed) -> None:
         """Take in a deployment and its pods as they are now."""
         deployment = observed.deployment
-        key = _key(deployment)
+        key = key_of(deployment)
         if not _is_scaled(deployment):
             self.forget(key)
             return
@@ -79,7 +79,7 @@ class Autoscaler:
     def measure(self, observed: Observed) -> None:
         """Take in what its replicas told that they can do."""
         if self._knows(observed.deployment):
-            self._scalers[_key(observed.deployment)].measure(observed)
+            self._scalers[key_of(observed.deployment)].measure(observed)
 
     def forget(self, key: str) -> None:
         """The deployment is gone, or is scaled no more."""
@@ -89,12 +89,12 @@ class Autoscaler:
 
     def decided(self, deployment: AixcoderDeployment) -> AutoscalingStatus | None:
         """What is decided for it; None where nothing is yet."""
-        return self._scalers[_key(deployment)].decided if self._knows(deployment) else None
+        return self._scalers[key_of(deployment)].decided if self._knows(deployment) else None
 
     def unmeasured(self, observed: Observed) -> tuple[Object, ...]:
         """Ready worker pods of a deployment that is scaled, while nobody has told what a replica of it can do."""
         deployment = observed.deployment
-        if not _is_scaled(deployment) or (self._knows(deployment) and self._scalers[_key(deployment)].is_measured):
+        if not _is_scaled(deployment) or (self._knows(deployment) and self._scalers[key_of(deployment)].is_measured):
             return ()
         return tuple(pod for unit in observed.units().values() for pod in unit.ready)
 
@@ -157,7 +157,7 @@ class Autoscaler:
             changed(key)
 
     def _knows(self, deployment: AixcoderDeployment) -> bool:
-        scaler = self._scalers.get(_key(deployment))
+        scaler = self._scalers.get(key_of(deployment))
         return scaler is not None and scaler.uid == deployment.metadata.uid and _is_scaled(deployment)
 
     def _tell(self, what: str, error: Exception) -> None:
@@ -165,10 +165,6 @@ class Autoscaler:
         if self._failing.get(what) != repr(error):
             self._failing[what] = repr(error)
             logger.error("%s: nothing can be decided", what, exc_info=error)
-
-
-def _key(deployment: AixcoderDeployment) -> str:
-    return f"{deployment.metadata.namespace}/{deployment.metadata.name}"
 
 
 def _is_scaled(deployment: AixcoderDeployment) -> bool:

@@ -13,17 +13,23 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from aixcoder_operator.api.autoscaling import Autoscaling
+from aixcoder_operator.api.deployment import AixcoderDeployment
 from aixcoder_operator.api.status import AutoscalingStatus, ScalingDecision
 from aixcoder_operator.plan.observed import Observed
 from aixcoder_operator.scaling.cold_start import ColdStarts
 from aixcoder_operator.scaling.history import History
-from aixcoder_operator.scaling.load import KEPT_SECONDS, Capacity, Load
+from aixcoder_operator.scaling.load import Capacity, Load
 from aixcoder_operator.scaling.policy import Bounds, Decision, Now, Rate, Standing, decide
 from aixcoder_operator.scaling.schedule import minimum
-from aixcoder_serving.protocol import ReplicaStats
+from aixcoder_serving.protocol import KEPT_SECONDS, ReplicaStats
 
 _MINUTE_S = 60
 _UNKNOWN = (-1, 0)  # the minimum by schedule, in a minute
+
+
+def key_of(deployment: AixcoderDeployment) -> str:
+    """`namespace/name`."""
+    return f"{deployment.metadata.namespace}/{deployment.metadata.name}"
 
 
 class Scaler:
@@ -31,7 +37,7 @@ class Scaler:
 
     def __init__(self, observed: Observed) -> None:
         metadata = observed.deployment.metadata
-        self.key = f"{metadata.namespace}/{metadata.name}"
+        self.key = key_of(observed.deployment)
         self.uid = metadata.uid
         self.decided = observed.deployment.status.autoscaling
         """What status is to tell; None before the first decision."""

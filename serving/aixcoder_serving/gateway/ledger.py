@@ -14,9 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from itertools import takewhile
 
-from aixcoder_serving.protocol import DeploymentLoad, GatewayLoad, LoadBin, LoadCounters
+from aixcoder_serving.protocol import KEPT_SECONDS, DeploymentLoad, GatewayLoad, LoadBin, LoadCounters
 
-KEPT_SECONDS = 1800
 COUNTERS = tuple(LoadCounters.model_fields)
 
 

@@ -23,6 +23,7 @@ from aixcoder_serving.protocol.completion import (
     TokenLogprobs,
 )
 from aixcoder_serving.protocol.gateway import (
+    KEPT_SECONDS,
     DeploymentLoad,
     GatewayLoad,
     LoadBin,
@@ -61,6 +62,7 @@ from aixcoder_serving.protocol.token import (
 
 __all__ = [
     "DEFAULT_MODEL_LENGTH",
+    "KEPT_SECONDS",
     "PROTOCOL_VERSION",
     "REPLICA_PORT",
     "SPOKEN",

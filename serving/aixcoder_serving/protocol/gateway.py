@@ -6,6 +6,9 @@ from pydantic import Field
 
 from aixcoder_serving.protocol.message import Message
 
+KEPT_SECONDS = 1800
+"""For how long a gateway keeps its bins of `/load`."""
+
 
 class Route(Message):
     """What one gateway does for one deployment."""

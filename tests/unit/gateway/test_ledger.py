@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from aixcoder_serving.gateway.ledger import KEPT_SECONDS, Ledger
-from aixcoder_serving.protocol import DeploymentLoad
+from aixcoder_serving.gateway.ledger import Ledger
+from aixcoder_serving.protocol import KEPT_SECONDS, DeploymentLoad
 
 
 class Clock:

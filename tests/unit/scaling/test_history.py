@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from aixcoder_operator.scaling.history import History
-from aixcoder_operator.scaling.load import KEPT_SECONDS
-from aixcoder_serving.protocol import DeploymentLoad, GatewayLoad, LoadBin, LoadCounters
+from aixcoder_serving.protocol import KEPT_SECONDS, DeploymentLoad, GatewayLoad, LoadBin, LoadCounters
 from tests.unit.scaling.gateways import KEY, NOON, World
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from aixcoder_operator.scaling.load import KEPT_SECONDS, Capacity, Load, Second
+from aixcoder_operator.scaling.load import Capacity, Load, Second
 from aixcoder_operator.scaling.memory import MEMORIES_S
 from aixcoder_operator.scaling.policy import Bounds, Now, Rate, Standing, decide
+from aixcoder_serving.protocol import KEPT_SECONDS
 from tests.unit.scaling.world import BOUNDS, CAPACITY, COLD_START_S, PREFILL_S, PROMPT, World, calm
 
 HOLD = int(2 * COLD_START_S)
