@@ -101,26 +101,37 @@ class Forwarder:
     target: tuple[str, int]
     port: int = 0
     server: asyncio.Server | None = None
-    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def open(self) -> None:
         """Listen; again on the same port after `cut`."""
-        self.server = await asyncio.start_server(self._forward, "127.0.0.1", self.port)
+        self.server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
         self.port = self.server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
-        """Nothing listens any more, and every connection is gone."""
+        """Nothing listens any more, and every connection is gone, one that is still being opened too."""
         if self.server is not None:
             self.server.close()
-            for writer in list(self.writers):
-                writer.transport.abort()
-            await self.server.wait_closed()
+            for connection in self.connections:
+                connection.cancel()
+            await asyncio.gather(*self.connections, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio 3.11 says an error of each of its own that is cancelled.
+        task = asyncio.ensure_future(self._forward(reader, writer))
+        self.connections.add(task)
+        task.add_done_callback(self.connections.discard)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        above_reader, above = await asyncio.open_connection(*self.target)
-        self.writers |= {writer, above}
-        await asyncio.gather(self._pump(reader, above), self._pump(above_reader, writer))
-        self.writers -= {writer, above}
+        ends = [writer]
+        try:
+            with suppress(OSError):
+                above_reader, above = await asyncio.open_connection(*self.target)
+                ends.append(above)
+                await asyncio.gather(self._pump(reader, above), self._pump(above_reader, writer))
+        finally:
+            for end in ends:
+                end.transport.abort()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -140,8 +151,10 @@ async def forwarder(plane: ControlPlane, tmp_path: Path) -> AsyncIterator[tuple[
     config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{way.port}"
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump(config))
-    yield way, path
-    await way.cut()
+    try:
+        yield way, path
+    finally:
+        await way.cut()
 
 
 @asynccontextmanager
@@ -149,10 +162,12 @@ async def following(kubeconfig: Path, *namespaces: str) -> AsyncIterator[Kuberne
     """Routes that follow the API server."""
     routes = KubernetesRoutes(kubeapi.from_kubeconfig(kubeconfig), namespaces)
     task = asyncio.ensure_future(routes.run())
-    yield routes
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    try:
+        yield routes
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 Seen = Mapping[str, tuple[int, Mapping[str, tuple[str, ...]]]]
