@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 from pydantic import BaseModel
 
+from aixcoder_serving.gateway import load_reports, upstream
 from aixcoder_serving.gateway.load_reports import LoadReports
 from aixcoder_serving.gateway.replica_load import ReplicaLoad
 from aixcoder_serving.gateway.replica_tokens import ReplicaTokens
@@ -37,6 +38,13 @@ def started(version: int) -> Started:
     return Started(version=version, prompt_tokens=1)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replica shares the test's loop: on a busy machine a connection takes it longer than one may."""
+    for module in (upstream, load_reports):
+        monkeypatch.setattr(module, "CONNECT_SECONDS", 10.0)
+
+
 @asynccontextmanager
 async def replica(*lines: BaseModel, status: int = 200) -> AsyncIterator[str]:
     """The address of a server that answers each request with these lines."""
@@ -64,8 +72,8 @@ async def told(address: str) -> list[LoadReport]:
 
 
 async def answered(address: str) -> list[Started | Delta | Finished]:
-    async with Upstream(ReplicaTokens()) as upstream:
-        return [message async for message in upstream.generate(address, "uid", REQUEST)]
+    async with Upstream(ReplicaTokens()) as replicas:
+        return [message async for message in replicas.generate(address, "uid", REQUEST)]
 
 
 @pytest.mark.parametrize("version", [BEFORE, NOW])
