@@ -105,7 +105,8 @@ class RandomEngine:
             if output.error is not None:
                 raise RuntimeError(output.error)
             answer = self.answers[output.request_id]
-            answer.first = answer.first or now
+            if output.token_ids:
+                answer.first = answer.first or now
             answer.finish, answer.ended = output.finish, now
         return now - begin
 

@@ -103,7 +103,7 @@ class Crowd:
         decoding: set[int] = set()
         self.submit(self.prompts, running_tokens - PROMPT)
         while len(decoding) < RUNNING:
-            decoding |= {output.request_id for output in self._engine.step()}
+            decoding |= {output.request_id for output in self._engine.step() if output.token_ids}
 
     def submit(self, prompts: Sequence[Ids], max_tokens: int) -> None:
         """Queue requests."""
@@ -192,7 +192,7 @@ def window(engine: Connection, start: Start, prompts: Sequence[Ids]) -> tuple[fl
         stepped = engine.recv()
         if not isinstance(stepped, Stepped) or any(output.error for output in stepped.outputs):
             raise RuntimeError(f"the engine said {stepped}")
-        return {output.request_id for output in stepped.outputs}
+        return {output.request_id for output in stepped.outputs if output.token_ids}
 
     engine.send(start)
     while not isinstance(message := engine.recv(), Loaded):

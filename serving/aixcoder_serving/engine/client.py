@@ -223,7 +223,7 @@ class EngineClient:
                 handle = self._handles.pop(output.request_id, None) if ended else self._handles.get(output.request_id)
             if handle is None:
                 continue
-            if output.token_ids or output.prompt_logprobs:
+            if output.token_ids or output.prompt_logprobs or output.waited_ms is not None:
                 handle.emit(
                     Delta(
                         output.token_ids,
@@ -231,6 +231,7 @@ class EngineClient:
                         output.logprobs,
                         output.prompt_logprobs,
                         output.cached_tokens,
+                        output.waited_ms,
                     )
                 )
             if output.error is not None:

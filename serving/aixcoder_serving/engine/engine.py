@@ -135,7 +135,7 @@ class EngineCore:
         now = self._clock()
         self._scheduler.took((now - started) * 1000)
         for work, sampled in zip(plan.work, result.sampled, strict=True):
-            outputs += self._accept(self._scheduler.running[work.slot], work, sampled, now)
+            outputs += self._accept(self._scheduler.running[work.slot], work, sampled, started, now)
         self._time(now - started)
         return outputs
 
@@ -169,8 +169,10 @@ class EngineCore:
         if known != {*self._scheduler.running.values(), *self._scheduler.waiting}:
             raise RuntimeError(f"{len(known)} requests are under way, which are not those that run or wait")
 
-    def _accept(self, request: Request, work: Work, sampled: Sampled, now: float) -> list[Output]:
-        """Add a step's tokens to a request, up to where it ends."""
+    def _accept(self, request: Request, work: Work, sampled: Sampled, started: float, now: float) -> list[Output]:
+        """Add to a request the tokens of a step that went on from `started` to `now`, up to where it ends."""
+        waited_ms = None if request.begun else (started - request.arrived) * 1000
+        request.begun = True
         verdict, kept = None, 0
         # With a length of 0 only the prompt's logprobs were wanted.
         ids = sampled.token_ids if request.sampling.max_tokens else ()
@@ -196,7 +198,7 @@ class EngineCore:
             finish = Finish(verdict.reason, request.generated, verdict.trim_bytes, request.cached)
         elif work.sample and request.sampling.max_tokens == 0:
             finish = Finish("length", 0, cached_tokens=request.cached)
-        if not tokens and not sampled.prompt_logprobs and finish is None:
+        if not tokens and not sampled.prompt_logprobs and finish is None and waited_ms is None:
             return []
         if finish is not None:
             self._counts["completed"] += 1
@@ -210,6 +212,7 @@ class EngineCore:
                 sampled.prompt_logprobs,
                 finish,
                 cached_tokens=request.cached,
+                waited_ms=waited_ms,
             )
         ]
 

@@ -23,6 +23,7 @@ class RequestHandle:
         self._logprobs: list[TokenLogprobs] = []
         self._prompt_logprobs: list[TokenLogprobs] = []
         self._held_bytes = self._cached_tokens = 0
+        self._waited_ms: float | None = None
         self._finish: Finish | None = None
         self._error: str | None = None
 
@@ -44,6 +45,8 @@ class RequestHandle:
             self._logprobs += delta.logprobs
             self._prompt_logprobs += delta.prompt_logprobs
             self._held_bytes, self._cached_tokens = delta.held_bytes, delta.cached_tokens
+            if delta.waited_ms is not None:
+                self._waited_ms = delta.waited_ms
         self._wake()
 
     def end(self, finish: Finish) -> None:
@@ -70,10 +73,11 @@ class RequestHandle:
                     tuple(self._logprobs),
                     tuple(self._prompt_logprobs),
                     self._cached_tokens,
+                    self._waited_ms,
                 )
-                self._token_ids, self._logprobs, self._prompt_logprobs = [], [], []
+                self._token_ids, self._logprobs, self._prompt_logprobs, self._waited_ms = [], [], [], None
                 finish, error = self._finish, self._error
-            if delta.token_ids or delta.prompt_logprobs:
+            if delta.token_ids or delta.prompt_logprobs or delta.waited_ms is not None:
                 yield delta
             if error is not None:
                 raise GenerationFailed(error)

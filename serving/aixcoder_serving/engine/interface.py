@@ -85,6 +85,9 @@ class Delta:
 
     `logprobs` has one entry a token where they were asked for; `prompt_logprobs` come before the first token.
     `cached_tokens` of the prompt were found in the cache: with each the same.
+
+    The first one comes with the first step of a request, with tokens or not; it alone tells `waited_ms`, the time from
+    its submission to the beginning of that step.
     """
 
     token_ids: tuple[int, ...]
@@ -92,6 +95,7 @@ class Delta:
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     cached_tokens: int = 0
+    waited_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,10 @@ class NotLoaded:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one request got in one step. `finish` or `error` is its last; `cached_tokens` is told with tokens."""
+    """What one request got in one step. `finish` or `error` is its last; `cached_tokens` is told with tokens.
+
+    `waited_ms`, from its arrival to its first step, is told with that one, which has an output in any case.
+    """
 
     request_id: int
     token_ids: tuple[int, ...] = ()
@@ -76,6 +79,7 @@ class Output:
     finish: Finish | None = None
     error: str | None = None
     cached_tokens: int = 0
+    waited_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

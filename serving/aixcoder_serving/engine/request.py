@@ -44,6 +44,8 @@ class Request:
     told: int = 0
     """Blocks that the ranks know of, the first ones."""
     published: int = 0
+    begun: bool = False
+    """Whether its first step is done."""
     progressed: float = 0.0
     """When it arrived or was last part of a step."""
     parked_on: bytes | None = None

@@ -71,6 +71,17 @@ class Wish:
     """Tokens that it has used at the replica where it is, or was last."""
     body: Body = field(default_factory=Body)
 
+    def late_in(self, now: float) -> float:
+        """Seconds until it will have waited longer than its deployment's target; endless where that was counted."""
+        target = self.deployment.spec.autoscaling.queue_time_target_ms / 1000
+        return math.inf if self.late else (self.since or 0.0) + target - now
+
+    def waited_until(self, now: float, ledger: DeploymentLedger) -> None:
+        """It has waited until then, for a place or at its replica: counted, once, where that is too long."""
+        if self.late_in(now) < 0:
+            self.late = True
+            ledger.count("waited_over_target")
+
     def last(self, patience: float, now: float) -> None:
         """Somebody waits for it, from now on, for so long."""
         self.patience = max(self.patience, now - (self.since or now) + patience)
@@ -174,8 +185,8 @@ class Dispatcher:
         try:
             # The patience may grow meanwhile.
             while not place.done() and (left := wish.since + wish.patience - self._clock()) > 0:
-                await asyncio.wait((place,), timeout=max(min(left, self._late_in(wish)), _SOON_SECONDS))
-                self._count_late(ledger, wish)
+                await asyncio.wait((place,), timeout=max(min(left, wish.late_in(self._clock())), _SOON_SECONDS))
+                wish.waited_until(self._clock(), ledger)
             if not place.done():
                 raise self._late(wish)
             address = place.result()
@@ -183,23 +194,12 @@ class Dispatcher:
             return address
         finally:
             ledger.waiting -= 1
-            self._count_late(ledger, wish)
+            wish.waited_until(self._clock(), ledger)
             queue.waiting.remove(entry)
             if not given and place.done() and place.exception() is None:
                 # It was given a place just when it stopped to wait.
                 self._fleet.load(place.result()).ended(wish.request.id)
                 self.pump()
-
-    def _late_in(self, wish: Wish) -> float:
-        """Seconds until it will have waited longer than its deployment's target; endless where that was counted."""
-        target = wish.deployment.spec.autoscaling.queue_time_target_ms / 1000
-        return math.inf if wish.late else (wish.since or 0.0) + target - self._clock()
-
-    def _count_late(self, ledger: DeploymentLedger, wish: Wish) -> None:
-        """Count one that waited too long, in the second in which it did."""
-        if self._late_in(wish) < 0:
-            wish.late = True
-            ledger.count("waited_over_target")
 
     def _admit(self, queue: _Queue, ledger: DeploymentLedger, wish: Wish) -> None:
         """Make room for a new request, or refuse it."""

@@ -34,6 +34,8 @@ _FIRST_DELTA_SECONDS_A_TOKEN = 0.02
 _NEXT_DELTA_SECONDS = 30.0
 _END_SECONDS = 1.0
 """From the last message to the end of the answer."""
+_STEP_SECONDS = 0.05
+"""An engine's step, by default: what begins to run is told at its end."""
 _PAUSE_SECONDS = 0.02
 """Before a request is offered again that could not be delivered, and longer each time: its own patience ends it."""
 
@@ -78,13 +80,16 @@ class Flight:
         self._began = self._clock()
         self._placed: float | None = None
         self._prompt_tokens = 0
-        self._cached_tokens: int | None = None
+        self._started = self._began
+        self._prefilled = False
+        self._begun = False
+        self._cached_tokens = 0
         self._lost = False
 
     @property
     def used(self) -> Usage:
         """Tokens of its prompt, once a replica has taken it, and of its completion so far."""
-        return Usage(self._prompt_tokens, len(self.transcript.token_ids), self._cached_tokens or 0)
+        return Usage(self._prompt_tokens, len(self.transcript.token_ids), self._cached_tokens)
 
     @property
     def waited_seconds(self) -> float:
@@ -108,6 +113,8 @@ class Flight:
         except asyncio.CancelledError:
             if not self.transcript.over:
                 self._ledger.count(f"cancelled_{self.phase}")
+                if self.phase == "prefill" and not self._begun:
+                    self._wish.waited_until(self._clock() - _STEP_SECONDS, self._ledger)
             raise
         except Exception:
             logger.exception("request %s", self._wish.request.id)
@@ -178,28 +185,36 @@ class Flight:
                 wish = self._wish
                 wish.body.begun = True
                 self._prompt_tokens = self._wish.used = message.prompt_tokens
+                self._started, self._prefilled = now, False
                 if wish.text_bytes and not message.truncated:
                     self._airspace.estimate.correct(wish.text_bytes, wish.request.language, message.prompt_tokens)
                 tokens = message.prompt_tokens + wish.request.sampling.max_tokens
                 self._airspace.fleet.load(address).accepted(wish.request.id, message.report, tokens)
                 _extend(patience, now, self._first_delta_seconds(message.prompt_tokens))
             case Delta():
-                self.phase = "decode"
-                self._ledger.count("tokens_decoded", len(message.token_ids))
-                self._wish.used += len(message.token_ids)
-                if message.cached_tokens is not None:
-                    self._count_prefill(message.cached_tokens)
-                _extend(patience, now, _NEXT_DELTA_SECONDS)
+                if message.begun is not None:
+                    self._begun, self._cached_tokens = True, message.begun.cached_tokens
+                    self._wish.waited_until(self._started + message.begun.waited_ms / 1000, self._ledger)
+                if message.token_ids:
+                    self.phase = "decode"
+                    self._count_prefill()
+                    self._ledger.count("tokens_decoded", len(message.token_ids))
+                    self._wish.used += len(message.token_ids)
+                if message.token_ids or message.prompt_logprobs:  # else its prompt is still being computed
+                    _extend(patience, now, _NEXT_DELTA_SECONDS)
             case Finished():
                 _extend(patience, now, _END_SECONDS)
-                if message.completion_tokens and self._cached_tokens is None:  # its first token was its end
-                    self._count_prefill(message.cached_tokens)
+                if message.completion_tokens:  # its first token may have been its end
+                    self._cached_tokens = message.cached_tokens
+                    self._count_prefill()
                 self._ledger.count("completed")
         self.transcript.add(message)
 
-    def _count_prefill(self, cached_tokens: int) -> None:
-        self._cached_tokens = cached_tokens
-        self._ledger.count("tokens_prefilled", max(self._prompt_tokens - cached_tokens, 0))
+    def _count_prefill(self) -> None:
+        """With its first token, once at each replica."""
+        if not self._prefilled:
+            self._prefilled = True
+            self._ledger.count("tokens_prefilled", max(self._prompt_tokens - self._cached_tokens, 0))
 
     def _request(self, version: int) -> CompletionRequest:
         """The request, or what is left of it where another replica has begun it, in a version of the protocol."""

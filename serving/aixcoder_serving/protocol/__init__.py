@@ -5,6 +5,7 @@ Every message is validated where it enters a process.
 
 from aixcoder_serving.protocol.completion import (
     STREAM_MESSAGE,
+    Begun,
     CompletionRequest,
     ContextFile,
     Delta,
@@ -67,6 +68,7 @@ __all__ = [
     "REPLICA_PORT",
     "SPOKEN",
     "STREAM_MESSAGE",
+    "Begun",
     "CompletionDefaults",
     "CompletionRequest",
     "ContextFile",

@@ -138,11 +138,21 @@ class TokenLogprobs(LikelyToken):
     top: tuple[LikelyToken, ...] = ()
 
 
+class Begun(Message):
+    """The first step of a prompt is done: it was begun `waited_ms` after `Started`.
+
+    `cached_tokens` is what `Finished` will say: a stream can be cut before.
+    """
+
+    cached_tokens: int = Field(ge=0)
+    waited_ms: float = Field(ge=0)
+
+
 class Delta(Message):
     """Newly generated tokens and the text they add; text may lag behind while bytes of a character are missing.
 
     `logprobs` has one entry for each token where they were asked for; `prompt_logprobs` come before the first token.
-    `cached_tokens`, with the first delta of a stream alone, is what `Finished` will say: a stream can be cut before.
+    The first delta of a stream comes with the first step of its prompt, with tokens or not, and alone has `begun`.
     """
 
     type: Literal["delta"] = "delta"
@@ -150,7 +160,7 @@ class Delta(Message):
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    cached_tokens: int | None = Field(default=None, ge=0)
+    begun: Begun | None = None
 
 
 class Finished(Message):

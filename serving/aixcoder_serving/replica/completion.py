@@ -12,7 +12,7 @@ from aixcoder_serving.fim.detokenize import TextStream
 from aixcoder_serving.fim.overlap import Trim
 from aixcoder_serving.fim.prompt import Prompt
 from aixcoder_serving.fim.vocabulary import Vocabulary
-from aixcoder_serving.protocol import Delta, Failed, Finished, LikelyToken, Sampling, Started, TokenLogprobs
+from aixcoder_serving.protocol import Begun, Delta, Failed, Finished, LikelyToken, Sampling, Started, TokenLogprobs
 
 _PROMPT_LOGPROBS = 512
 """Most entries in one message: with 20 likeliest each, about a megabyte. Readers bound a message's length."""
@@ -106,12 +106,16 @@ class Completion:
         moved = begun = False
         try:
             async for delta in self._generation:
-                cached = None if begun else self._cached(delta.cached_tokens)
-                begun = True
+                first: Begun | None = None
+                if not begun:
+                    begun = True
+                    first = Begun(cached_tokens=self._cached(delta.cached_tokens), waited_ms=delta.waited_ms or 0.0)
                 for start in range(0, len(delta.prompt_logprobs), _PROMPT_LOGPROBS):
                     part = self._logprobs(delta.prompt_logprobs[start : start + _PROMPT_LOGPROBS])
-                    yield Delta(text="", token_ids=(), prompt_logprobs=part, cached_tokens=cached)
-                    cached = None
+                    yield Delta(text="", token_ids=(), prompt_logprobs=part, begun=first)
+                    first = None
+                if first is not None and not delta.token_ids:
+                    yield Delta(text="", token_ids=(), begun=first)
                 if delta.token_ids:
                     if not moved:
                         moved = True
@@ -119,7 +123,7 @@ class Completion:
                     shown = trim.push(text.push(delta.token_ids, delta.held_bytes))
                     shown, told = shown[told:], max(told - len(shown), 0)
                     logprobs = self._logprobs(delta.logprobs)
-                    yield Delta(text=shown, token_ids=delta.token_ids, logprobs=logprobs, cached_tokens=cached)
+                    yield Delta(text=shown, token_ids=delta.token_ids, logprobs=logprobs, begun=first)
                 if trim.done:
                     self._generation.cancel()
         except GenerationFailed as fault:

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from aixcoder_serving.protocol import (
+    Begun,
     CompletionRequest,
     Delta,
     Failed,
@@ -189,7 +190,8 @@ class FakeReplica:
                 )
                 break
             await asyncio.sleep(script.delay)
-            await say(Delta(text=f"{self.name}{n} ", token_ids=(n,), cached_tokens=None if entry.deltas else 2))
+            begun = None if entry.deltas else Begun(cached_tokens=2, waited_ms=0)
+            await say(Delta(text=f"{self.name}{n} ", token_ids=(n,), begun=begun))
             entry.deltas += 1
         entry.end = entry.end or "ended"
         await write(b"", more=False)

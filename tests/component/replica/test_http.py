@@ -57,7 +57,7 @@ async def test_token_ids_run_as_they_are(shared: Replica) -> None:
     ids = AutoTokenizer.from_pretrained(TINY).encode(f"<s>{PREFIX}", add_special_tokens=False)
     assert started.prompt_tokens == len(ids)
     as_ids = await shared.generate(prompt_token_ids=ids, sampling={"max_tokens": 8})
-    told = [message.cached_tokens for message in as_ids if isinstance(message, Delta)]
+    told = [message.begun and message.begun.cached_tokens for message in as_ids if isinstance(message, Delta)]
     assert (told[0], set(told[1:])) == (len(ids) - 1, {None}), "the second prompt is the first one"
     assert finished(as_ids).cached_tokens == len(ids) - 1
     assert (text_of(as_ids), ids_of(as_ids)) == (text_of(as_text), ids_of(as_text))

@@ -20,6 +20,7 @@ class Answer:
     ids: list[int] = field(default_factory=list)
     finish: Finish | None = None
     error: str | None = None
+    waited_ms: float | None = None
 
 
 class Bench:
@@ -82,6 +83,9 @@ class Bench:
             answer = self.answers[output.request_id]
             assert answer.finish is None, "nothing comes after the end"
             assert answer.error is None, "nothing comes after the end"
+            assert (answer.waited_ms is None) or (output.waited_ms is None), "it is told once"
+            answer.waited_ms = output.waited_ms if answer.waited_ms is None else answer.waited_ms
+            assert answer.waited_ms is not None or not output.token_ids, "it is told with the first token at the latest"
             answer.ids += output.token_ids
             answer.finish, answer.error = output.finish, output.error
 

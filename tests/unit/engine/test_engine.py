@@ -25,6 +25,22 @@ def test_what_it_can_do_is_told() -> None:
     assert stats.decode_ms_per_request == pytest.approx(0.1 + 0.2 + 2.048)
 
 
+def test_the_first_step_of_a_prompt_tells_how_long_it_waited() -> None:
+    bench = Bench(slots=1)
+    long = bench.submit(ids(200), 2)
+    bench.step()
+    assert (bench.answers[long].waited_ms, bench.answers[long].ids) == (0.0, []), "its prompt takes several steps"
+    next_one, left = bench.submit([3, *ids(10)], 2), bench.submit([4, *ids(10)], 2)
+    asked = bench.now
+    bench.cancel(left)
+    while bench.answers[long].finish is None:
+        bench.step()
+    placed = bench.now
+    bench.run()
+    assert bench.answers[next_one].waited_ms == pytest.approx((placed - asked) * 1000)
+    assert bench.answers[left].waited_ms is None
+
+
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 32, 33, 200])
 def test_the_same_prompt_again_costs_one_token(length: int) -> None:
     bench = Bench(drafting=False)

@@ -23,6 +23,7 @@ from aixcoder_serving.gateway.setbacks import Poison, RetryBudget
 from aixcoder_serving.gateway.upstream import Broken, Busy, Left, Lost, NotTaken, Rejected, UpstreamError
 from aixcoder_serving.protocol import (
     PROTOCOL_VERSION,
+    Begun,
     CompletionRequest,
     Delta,
     DeploymentView,
@@ -106,10 +107,10 @@ class Sky:
             async for piece in flight.transcript.read():
                 seen.extend([piece.text])
 
-    async def left(self, wish: Wish) -> None:
+    async def left(self, wish: Wish, after_s: float = 0.02) -> None:
         """Its client leaves while it is answered."""
         reader = asyncio.create_task(self.whole(wish))
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(after_s)
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
 
@@ -305,7 +306,11 @@ async def test_the_death_of_a_replica_is_noticed_by_its_reports() -> None:
         assert await asyncio.wait_for(reader, 1) == "abc"
 
 
-COMPUTED = TEXT[0].model_copy(update={"cached_tokens": 1})
+def begun(waited_ms: float) -> Delta:
+    return Delta(text="", token_ids=(), begun=Begun(cached_tokens=0, waited_ms=waited_ms))
+
+
+COMPUTED = TEXT[0].model_copy(update={"begun": Begun(cached_tokens=1, waited_ms=0)})
 """The first delta of a replica that tells what it found in its cache."""
 
 
@@ -316,7 +321,7 @@ COMPUTED = TEXT[0].model_copy(update={"cached_tokens": 1})
         pytest.param([[STARTED, FINISHED.model_copy(update={"completion_tokens": 1})]], 4, 0, id="one token"),
         pytest.param([[STARTED, FINISHED.model_copy(update={"completion_tokens": 0})]], 0, 0, id="nothing to compute"),
         pytest.param(
-            [[STARTED, COMPUTED, Lost("x")], [STARTED, TEXT[1].model_copy(update={"cached_tokens": 0}), FINISHED]],
+            [[STARTED, COMPUTED, Lost("x")], [STARTED, begun(0), TEXT[1], FINISHED]],
             4 + 5,
             2,
             id="at two replicas",
@@ -340,6 +345,39 @@ async def test_what_one_used_that_is_cancelled_is_counted(script: list[Step], pr
     async with sky(script) as up:
         await up.left(up.wish())
         assert (up.counters.tokens_prefilled, up.counters.completed) == (prefilled, 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "late"),
+    [
+        pytest.param([STARTED, begun(150), *TEXT, FINISHED], 0, id="not too long"),
+        pytest.param([STARTED, begun(250), *TEXT, FINISHED], 1, id="in the replica"),
+        pytest.param([STARTED, begun(250), Lost("x")], 1, id="it died then"),
+        pytest.param([0.15, STARTED, begun(100), *TEXT, FINISHED], 1, id="before it was accepted, and after"),
+        pytest.param([STARTED, begun(0), 0.3, *TEXT, FINISHED], 0, id="a long prompt is no waiting"),
+    ],
+)
+async def test_who_waits_too_long_is_counted_wherever_that_was(script: list[Step], late: int) -> None:
+    async with sky(script, WHOLE) as up:
+        assert await up.whole(up.wish()) == "abc"
+        assert up.counters.waited_over_target == late
+
+
+@pytest.mark.parametrize(
+    ("script", "after_s", "late"),
+    [
+        pytest.param([STARTED, 5.0], 0.1, 0, id="soon"),
+        pytest.param([STARTED, 5.0], 0.2, 0, id="it may have begun in time, in the step that is not over"),
+        pytest.param([STARTED, 5.0], 0.4, 1, id="it had not begun in time"),
+        pytest.param([STARTED, begun(0), 5.0], 0.4, 0, id="it had begun"),
+    ],
+)
+async def test_who_leaves_before_its_first_step_may_have_waited_too_long(
+    script: list[Step], after_s: float, late: int
+) -> None:
+    async with sky(script) as up:
+        await up.left(up.wish(), after_s)
+        assert (up.counters.cancelled_prefill, up.counters.waited_over_target) == (1, late)
 
 
 async def test_an_older_replica_is_asked_in_its_version() -> None:

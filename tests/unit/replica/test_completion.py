@@ -143,13 +143,34 @@ async def test_the_first_delta_tells_what_was_cached(
     made = Completion(vocabulary, PROMPT, script, generated=generated, ended=left.append)
     messages = [message async for message in made.messages()]
     assert [
-        message.cached_tokens
+        message.begun and message.begun.cached_tokens
         for message in messages
         if isinstance(message, Delta)
         if message.token_ids or message.prompt_logprobs
     ] == told
     assert isinstance(messages[-1], Finished)
     assert [messages[-1].cached_tokens] == told[:1] == left
+
+
+@pytest.mark.parametrize(
+    ("written", "token_ids"),
+    [
+        pytest.param([Written((700,), waited_ms=20.0), Written((701,))], [(700,), (701,)], id="with its first token"),
+        pytest.param([Written((), waited_ms=20.0), Written((700,))], [(), (700,)], id="before it"),
+        pytest.param(
+            [Written((), prompt_logprobs=(Computed(300, -1.0),) * 600, waited_ms=20.0), Written((700,))],
+            [(), (), (700,)],
+            id="with the prompt's logprobs",
+        ),
+    ],
+)
+async def test_the_first_delta_tells_how_long_it_waited(
+    vocabulary: Vocabulary, written: list[Written], token_ids: list[tuple[int, ...]]
+) -> None:
+    messages = [message async for message in completion(vocabulary, Script(written)).messages()]
+    deltas = [message for message in messages if isinstance(message, Delta)][: len(token_ids)]
+    assert [delta.token_ids for delta in deltas] == token_ids
+    assert [delta.begun and delta.begun.waited_ms for delta in deltas] == [20.0] + [None] * (len(token_ids) - 1)
 
 
 async def test_of_what_was_not_computed_nothing_was_cached(vocabulary: Vocabulary) -> None:

@@ -132,7 +132,7 @@ def test_an_older_gateways_messages_are_understood() -> None:
     request = CompletionRequest.model_validate({"id": "x", "prefix": "", "sampling": {"max_tokens": 3}})
     assert (request.draft_token_ids, request.cache_salt) == ((), "")
     delta = Delta.model_validate_json('{"type": "delta", "text": "a", "token_ids": [5]}')
-    assert (delta.logprobs, delta.prompt_logprobs, delta.cached_tokens) == ((), (), None)
+    assert (delta.logprobs, delta.prompt_logprobs, delta.begun) == ((), (), None)
 
 
 def test_stats_mirror_the_engines() -> None:
