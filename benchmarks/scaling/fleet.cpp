@@ -13,7 +13,7 @@ namespace {
 constexpr double NEVER = std::numeric_limits<double>::infinity();
 
 struct Settings {
-    double prefill_tokens_per_s, token_s, token_s_per_request, room_s, patience_s, target_s;
+    double prefill_tokens_per_s, token_s, token_s_per_request, room_s, patience_s, target_s, step_s;
     std::int64_t slots;
     double cold_start_s, counted_from_s, counted_until_s;
 };
@@ -30,7 +30,7 @@ struct Replica {
     bool draining = false;
 };
 
-enum class Kind { ready, end, leave };
+enum class Kind { ready, end, leave, told };
 enum class Fate { completed, cancelled_prefill, cancelled_decode };
 
 struct Event {
@@ -78,8 +78,6 @@ struct Fleet {
         now = until;
     }
 
-    void waited(double seconds) { counts.waited_over_target += seconds > set.target_s; }
-
     // The replica whose prompts are done first, of those with a slot and room; of equal ones that which runs fewest.
     bool choose(std::size_t& chosen) {
         bool found = false;
@@ -109,7 +107,14 @@ struct Fleet {
         const double work_s = prefill_s + output[request] * set.token_s_per_request;
         ++replica.running;
         ++counts.running;
-        waited(now - at[request]);
+        if (now - at[request] > set.target_s) {
+            ++counts.waited_over_target;
+        } else {
+            // What begins is told with the step in which it does; of who leaves before that, when it would have been.
+            const double told = begin + std::min(prefill_s, set.step_s);
+            const bool late = (gone < told ? gone - set.step_s / 2 : begin) - at[request] > set.target_s;
+            if (late) push({std::max(std::min(gone, told), now), 0, Kind::told, where, request, Fate::completed, 0, 0});
+        }
         const double token_s = set.token_s + set.token_s_per_request * static_cast<double>(replica.running);
         Event event{first + output[request] * token_s, 0, Kind::end, where, request, Fate::completed, 0, 0};
         event.tokens = output[request];
@@ -171,7 +176,7 @@ struct Fleet {
         if (!waits[request]) return;
         waits[request] = false;
         --counts.queued;
-        waited(now - at[request]);
+        counts.waited_over_target += now - at[request] > set.target_s;
         const bool shed = leaves[request] > now;
         ++(shed ? counts.shed : counts.cancelled_waiting);
         wait[request] = shed ? NEVER : now - at[request];
@@ -183,12 +188,10 @@ struct Fleet {
         --counts.running;
         replica.seen_until = std::max(replica.seen_until - event.unspent_s, replica.busy_until);
         counts.tokens_decoded += event.tokens;
-        if (event.fate == Fate::completed) {
-            ++counts.completed;
-            counts.tokens_prefilled += prompt[event.request];
-        } else {
-            ++(event.fate == Fate::cancelled_prefill ? counts.cancelled_prefill : counts.cancelled_decode);
-        }
+        if (event.fate != Fate::cancelled_prefill) counts.tokens_prefilled += prompt[event.request];
+        ++(event.fate == Fate::completed           ? counts.completed
+           : event.fate == Fate::cancelled_prefill ? counts.cancelled_prefill
+                                                   : counts.cancelled_decode);
         if (replica.draining && replica.running == 0) bill(replica, now);
         dispatch();
     }
@@ -215,6 +218,7 @@ struct Fleet {
                 spend(event.at);
                 if (event.kind == Kind::ready) ready(event.replica);
                 else if (event.kind == Kind::end) end(event);
+                else if (event.kind == Kind::told) ++counts.waited_over_target;
                 else leave(event.request);
             } else {
                 spend(std::max(room_at + 1e-9, now));

@@ -4,7 +4,8 @@ One queue, first come, first served. A request goes to the replica whose prompts
 slot and less than `room_s` of prompts before them; equal ones take turns by what they run. A replica computes prompts
 one after the other. With its prompt a request takes `token_s_per_request` of it for each of its tokens; a token takes
 `token_s` and as much again for each request that ran when it was placed. A request begins when its prompt does, and
-has waited since it arrived.
+has waited since it arrived. When it began is told `step_s` later, or with its first token where that is sooner: of who
+leaves before that, it is taken to have begun that long before.
 
 A request whose client leaves gives everything back at that moment: its place in the queue, or what is left of its
 prompt, or its slot. Who waits in the queue for `patience_s` is shed. Routing does not know who will leave.
@@ -44,6 +45,7 @@ class Service:
     room_s: float = 0.15
     patience_s: float = 10.0
     target_s: float = 0.2
+    step_s: float = 0.05
     slots: int = 8
 
 
@@ -61,10 +63,10 @@ class Counts(NamedTuple):
     shed: float
     slot_s: float
     tokens_prefilled: float
-    """Of requests that completed: of others a gateway is not told."""
+    """Of requests that got a first token: of others a gateway is not told."""
     tokens_decoded: float
     waited_over_target: float
-    """Those that waited in the queue for longer, when they left it."""
+    """Those that waited for longer, in the queue and in the replica: counted when that is told, see `step_s`."""
     queued: float
     running: float
     ready: float

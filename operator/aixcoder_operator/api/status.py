@@ -114,6 +114,10 @@ class AutoscalingStatus(Part):
     cold_start_seconds: Annotated[int, Field(ge=0, le=86400)] | None = Field(
         default=None, description="Seconds from a pod that is asked for to its ready replica, as last measured."
     )
+    margin_percent: Annotated[int, Field(ge=-100, le=100)] | None = Field(
+        default=None,
+        description="By how much more than the formula asks for is needed, as learned up to the last decision.",
+    )
 
 
 class DeploymentStatus(Part):

@@ -14,21 +14,23 @@ from operator import attrgetter
 from aixcoder_operator.scaling.memory import IN_TIME, LATE_S, LONGEST_HOLD_S, MEMORIES_S, Trial, chosen
 from aixcoder_serving.protocol import KEPT_SECONDS
 
-_LATE_SHARE = 1 - IN_TIME
-
 UNKNOWN_COLD_START_S = 120.0
 """Until one was measured: with a cached image and weights of 14 GB."""
 
 _RECENT_SECONDS = 5
 _QUEUE_SECONDS = 10.0  # in which what waits is worked off, beside what arrives
 _FORGET = 1 - 1 / 500  # of the means, each second
-_CHANCE = 0.3  # replicas for the root of a replica's work
+_CHANCE = 0.35  # replicas for the root of a replica's work
 _UNKNOWN_WORK_S = 0.2  # of a request, before any is known
 _PLACES_TAKEN = 2.0  # requests that a replica runs at once where its speed is not known
-_GAIN = 0.003  # of the margin, in a second in which as many are late as arrive in a usual one
+_LATE_SHARE = 0.7 * (1 - IN_TIME)  # what is learned aims at it: a day ends beside that, on either side
+_GAIN = 0.001  # of what is learned, in a second in which as many are late as arrive in a usual one
+_LEAST_LEARNED = -0.1
+_BURST_SHARE = 0.5  # of a second's requests that are late where a burst was out of reach
+_BURST_GAIN = 0.003
+_FORGET_BURST = 1 - 1 / KEPT_SECONDS
 _MOST_WEIGHT = 10.0  # of a second, in usual ones: after a quiet hour one late request would be thousands
-_FORGET_MARGIN = 1 - 1 / KEPT_SECONDS
-_MOST_MARGIN = 0.5
+_MOST_MARGIN = 0.5  # of either
 _SET_BACK_SECONDS = 30
 _GAP_SECONDS = 10  # in which nothing came if nothing came before and after
 _MOST = 1e12  # of anything: no gateway tells as much, and squares and sums of it are numbers still
@@ -80,12 +82,19 @@ class Load:
     """The load of one deployment.
 
     `capacity` is that of its replicas; `cold_start_s` goes from a pod that is asked for to its ready replica, as
-    measured, None where it was not. Both are of now, and may be set at any time.
+    measured, None where it was not. Both are of now, and may be set at any time. `learned` is what it was after second
+    `learned_at`: more than half an hour has made it.
     """
 
-    def __init__(self, capacity: Capacity, cold_start_s: float | None = None) -> None:
+    def __init__(
+        self, capacity: Capacity, cold_start_s: float | None = None, learned: float = 0.0, learned_at: float = -math.inf
+    ) -> None:
         self.capacity = capacity
         self.cold_start_s = cold_start_s
+        self.learned = min(max(learned, _LEAST_LEARNED), _MOST_MARGIN)
+        """Share by which more than the formula's replicas are needed, or fewer: of days, by how many were late."""
+        self.learned_at = learned_at
+        """The last second that it knows of."""
         self._begin()
 
     def _begin(self) -> None:
@@ -96,15 +105,19 @@ class Load:
         self.peak = 0.0
         """Requests per second in the busiest of them, but for the very busiest."""
         self._needs: deque[tuple[int, float]] = deque()  # second, replicas
-        self._begun = self._completed = self._spent = 0.0
+        self._begun = self._decoding = self._spent = 0.0
         self._prefilled = self._decoded = self._slot_s = 0.0
         self._seconds = self._arrived = 0.0
-        self.margin = 0.0
-        """What is needed beyond the formula, as a share: what was late has shown it."""
+        self._burst = 0.0
         self.quiet_since = 0
         """The first second since which nothing is known to have come or waited."""
         self.queued = 0.0
         """At the end of the last known second."""
+
+    @property
+    def margin(self) -> float:
+        """Share by which more is needed than the formula says: what was learned, and for bursts of the last minutes."""
+        return round(self.learned + self._burst, 3)
 
     @property
     def start_s(self) -> float:
@@ -127,6 +140,7 @@ class Load:
         if last is not None and one.second <= last:
             if one.second > last - _SET_BACK_SECONDS:
                 return
+            self.learned_at = -math.inf
             self._begin()
             last = None
         if one.arrivals or one.queued:
@@ -164,37 +178,36 @@ class Load:
         """Seconds of a replica that a request takes which gets a place: the mean of the last ten minutes.
 
         By its speed: (tokens of a prompt · prefill_s + tokens of a completion · decode_s) · (share that is computed),
-        of those cancelled before their first token a half. A prompt's tokens are those of completed requests, since of
-        others a gateway is not told. Where the speed of prompts is unknown, the time for which a place is taken, over
-        the places that are. Never less than that time over all places: no more than these run at once.
+        of those cancelled before their first token a half. A prompt's tokens are those of requests that had a first
+        token: it tells a gateway what was computed. Where the speed of prompts is unknown, the time for which a place
+        is taken, over the places that are. Never less than that time over all places: no more than these run at once.
         """
         if not self._begun:
             return _UNKNOWN_WORK_S
         slot_s = self._slot_s / self._begun
         prefill_s, decode_s = self.capacity.prefill_s, usable(self.capacity.decode_s, 0.0)
-        if prefill_s is None or not self._completed:
+        if prefill_s is None or not self._decoding:
             by_speed = slot_s / _PLACES_TAKEN
         else:
-            prompt_s = self._prefilled / self._completed * usable(prefill_s, 0.0)
+            prompt_s = self._prefilled / self._decoding * usable(prefill_s, 0.0)
             by_speed = prompt_s * self._spent / self._begun + self._decoded / self._begun * decode_s
         return max(by_speed, slot_s / max(self.capacity.slots, 1))
 
     def _count(self, one: Second) -> None:
         decoding = one.completed + one.cancelled_decode
         self._begun = self._begun * _FORGET + decoding + one.cancelled_prefill
-        self._completed = self._completed * _FORGET + one.completed
+        self._decoding = self._decoding * _FORGET + decoding
         self._spent = self._spent * _FORGET + decoding + one.cancelled_prefill / 2
         self._prefilled = self._prefilled * _FORGET + one.tokens_prefilled
         self._decoded = self._decoded * _FORGET + one.tokens_decoded
         self._slot_s = self._slot_s * _FORGET + one.slot_ms / 1000
         self._seconds = self._seconds * _FORGET + 1
         self._arrived = self._arrived * _FORGET + one.arrivals
-        self.margin *= _FORGET_MARGIN
-        late = one.waited_over_target - _LATE_SHARE * one.arrivals
+        self._burst *= _FORGET_BURST
         # While no place was taken there was no replica: who waits for its start says nothing about its speed.
-        if late > 0 and one.slot_ms and self._arrived:
-            weight = min(late * self._seconds / self._arrived, _MOST_WEIGHT)
-            self.margin = min(self.margin + _GAIN * weight, _MOST_MARGIN)
+        if one.slot_ms and self._arrived:
+            self._learn(one, self._seconds / self._arrived)
+        self.learned_at = max(self.learned_at, one.second)
         self._recent.append(one.arrivals)
         start_s, work_s = self.start_s, self.work_s
         for trial in self._trials:
@@ -202,16 +215,24 @@ class Load:
         best = chosen(self._trials)
         self.memory_s, self.peak = best.window.seconds, best.peak
 
+    def _learn(self, one: Second, usual: float) -> None:
+        """From how many were late; `usual` makes requests of them seconds of the usual load."""
+        if one.second > self.learned_at:
+            weight = min((one.waited_over_target - _LATE_SHARE * one.arrivals) * usual, _MOST_WEIGHT)
+            self.learned = min(max(self.learned + _GAIN * weight, _LEAST_LEARNED), _MOST_MARGIN)
+        weight = min((one.waited_over_target - _BURST_SHARE * one.arrivals) * usual, _MOST_WEIGHT)
+        self._burst = min(self._burst + _BURST_GAIN * max(weight, 0.0), _MOST_MARGIN)
+
     def _need(self) -> float:
         """Replicas for the busiest seconds, or for the last ones and what waits, whichever is more.
 
-        A second is in time where no more than LATE_S of its work is left to the next. On top come replicas against
-        chance, how requests are spread over a second and over replicas: it grows with the root of what arrives, so
-        that a small fleet needs more of it.
+        One second is in time where no more than LATE_S of its work is left to the next; several that follow each other
+        leave nothing. Beside the busiest come replicas against chance, how requests are spread over a second and over
+        replicas: it grows with the root of what arrives, so that a small fleet needs more of it.
         """
         rate = sum(self._recent) / len(self._recent) + self.queued / _QUEUE_SECONDS
         work = max(self.peak, rate) * self.work_s
-        return (work / (1 + LATE_S) + _CHANCE * math.sqrt(work)) * (1 + round(self.margin, 2))
+        return max(work / (1 + LATE_S) + _CHANCE * math.sqrt(work), rate * self.work_s) * (1 + self.margin)
 
 
 def usable(value: float | None, otherwise: float) -> float:

@@ -16,8 +16,10 @@ MEMORIES_S = (120, 300, 600, 1800)
 """The shortest has more than the hundred seconds that one in a hundred needs, the longest all that gateways keep."""
 IN_TIME = 0.99
 """Share of requests that is to wait no longer than its target."""
-LATE_S = 0.1
-"""Work, for each replica, that a second may leave to the next: half of what may wait, since requests come unevenly."""
+LATE_S = 0.2
+"""Work, for each replica, that a second may leave to the next: for as long as a request may wait, by default."""
+_LATE_ON_PAPER_S = 0.5
+"""The same on paper, where a long memory has to be worth what it costs: what is missing then is learned."""
 LONGEST_HOLD_S = 1200.0
 """However long a start takes; nor is one taken to be longer."""
 
@@ -93,7 +95,7 @@ class Trial:
         if self._number > MEMORIES_S[0] + cold_start_s:
             backlog = self._backlog_s + arrivals * work_s - replicas
             self._backlog_s = min(max(backlog, 0.0), _MOST_BACKLOG_S * replicas)
-            self._late = self._late * _FORGET + (arrivals if backlog > LATE_S * replicas else 0.0)
+            self._late = self._late * _FORGET + (arrivals if backlog > _LATE_ON_PAPER_S * replicas else 0.0)
             self._arrived = self._arrived * _FORGET + arrivals
         self.window.add(arrivals)
         self.peak = self.window.peak()

@@ -15,7 +15,7 @@ _GAUGES = {
     "running": "Requests that have one.",
     "arrivals_per_second": "Requests that arrive, the mean of the last five seconds.",
     "work_seconds": "Seconds of a replica that a request takes.",
-    "margin": "Share that is added for what was late.",
+    "margin": "Share that is added, or taken off, by how many were late.",
     "cold_start_seconds": "What a start is taken to last: as measured, or two minutes before it was.",
     "gateways_unheard": "Gateways that should tell their load and do not; nothing is scaled down meanwhile.",
 }

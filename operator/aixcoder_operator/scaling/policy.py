@@ -145,7 +145,8 @@ def decide(load: Load, now: Now, bounds: Bounds, standing: Standing) -> Decision
 
 def _wish(load: Load, now: Now, bounds: Bounds, waking: bool) -> tuple[int, str]:
     """The highest of what is known to be needed, and why."""
-    margin = f" and {load.margin:.0%} for what was late" if round(load.margin, 2) else ""
+    share = round(load.margin, 2)
+    margin = f", {abs(share):.0%} {'more' if share > 0 else 'less'} by how many were late" if share else ""
     needed = (
         f"queued {now.queued:.0f}, {load.peak:.0f}/s arriving in the busiest seconds of {load.memory_s // 60} minutes,"
         f" {load.work_s:.2f} s of a replica each{margin}"

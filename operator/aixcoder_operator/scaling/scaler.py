@@ -1,7 +1,7 @@
 """One deployment that is scaled: what is known of it, what stands, and what was decided. Pure.
 
-What has to outlive the process stands in status: the number, its hold, and how long a start takes. A new leader begins
-with them, and scales nothing down for twice as long as a start takes.
+What has to outlive the process stands in status: the number, its hold, how long a start takes, and the margin. A new
+leader begins with them, and scales nothing down for twice as long as a start takes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Scaler:
         """Replicas that are."""
         self._slots = observed.wish().max_concurrent_sequences
         self._capacity = Capacity(None, None, self._slots)
-        self._load = Load(self._capacity, self._starts.seconds)
+        self._load = Load(self._capacity, self._starts.seconds, *_learned(told))
         self._read: tuple[History, int] | None = None  # of what the load was made: a history, and its changes
         self._next = 0
         self._made_at = math.floor(metadata.creation_timestamp.timestamp()) if metadata.creation_timestamp else 0
@@ -107,7 +107,7 @@ class Scaler:
     def read_again(self, history: History) -> None:
         """Make the load anew of the whole half hour: some hundredths of a second."""
         self._read = history, history.mended(self.key)
-        self._load = Load(self._capacity, self._starts.seconds)
+        self._load = Load(self._capacity, self._starts.seconds, self._load.learned, self._load.learned_at)
         self._next = max(history.closed - KEPT_SECONDS, self._made_at)  # nothing is known of what was not there
         self.feed(history, 0.0)
 
@@ -137,6 +137,7 @@ class Scaler:
                 hold_until=_moment(standing.hold_until) if rises else told and told.hold_until,
                 last_decision=None if is_first else ScalingDecision(time=_moment(now.time), reason=reason),
                 cold_start_seconds=self._starts.whole_seconds,
+                margin_percent=round(self._load.learned * 100) or None,
             )
         return standing.desired - before
 
@@ -172,6 +173,13 @@ def taken_over(replicas: int, told: AutoscalingStatus | None) -> Standing:
     changed_at = told.last_decision.time.timestamp()
     rose = told.hold_until is not None and told.hold_until.timestamp() > changed_at
     return Standing(replicas, math.inf, changed_at, risen_at=changed_at if rose else 0.0)
+
+
+def _learned(told: AutoscalingStatus | None) -> tuple[float, float]:
+    """What was learned before, and when: what gateways tell of the time after that changes it."""
+    if told is None or told.last_decision is None:
+        return 0.0, -math.inf
+    return (told.margin_percent or 0) / 100, told.last_decision.time.timestamp()
 
 
 def bounds(spec: Autoscaling, scheduled: int) -> Bounds:

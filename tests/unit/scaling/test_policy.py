@@ -139,15 +139,64 @@ def test_a_minimum_at_night() -> None:
 
 
 def test_one_slow_replica() -> None:
-    """What is late shows that a replica does less than its speed says: the margin grows, and shrinks again."""
+    """What is late shows that a replica does less than its speed says."""
     world = World()
     world.steady(23, 300)
     before = world.desired[-1]
-    world.steady(23, 120, waited_over_target=3)
+    world.steady(23, 1200, waited_over_target=3)
     assert world.desired[-1] > before
-    assert "for what was late" in world.decisions[-1].reason
-    world.steady(23, 7200)
-    assert world.desired[-1] == before
+    assert "15% more by how many were late" in world.decisions[-1].reason
+
+
+def test_nobody_late_shows_that_fewer_would_do() -> None:
+    """Of a hundred one may be: within hours the number falls, by a tenth at most."""
+    world = World()
+    world.steady(60, 10)
+    before = world.load.need
+    world.steady(60, 7190)
+    assert world.load.margin == pytest.approx(-7200 * 0.007 * 0.001, rel=0.1)
+    world.steady(60, 10_000)
+    assert world.load.need == pytest.approx(0.9 * before, rel=0.001)
+    assert "10% less by how many were late" in world.decisions[-1].reason
+
+
+def test_what_is_learned_aims_at_fewer_late_than_may_be() -> None:
+    world = World()
+    world.steady(60, 600)
+    before = world.load.margin
+    world.play([calm(0, 60, waited_over_target=0.7 * 0.01 * 60)] * 3600)
+    assert world.load.margin == pytest.approx(before)
+
+
+def test_a_burst_out_of_reach_raises_the_margin_at_once_for_half_an_hour() -> None:
+    world = World()
+    world.steady(48, 600)
+    before = world.load.margin
+    world.steady(48, 60, waited_over_target=48)
+    assert world.load.margin == pytest.approx(before + 60 * (0.5 * 0.003 + 0.001), rel=0.1)
+    world.steady(48, 3 * KEPT_SECONDS)
+    assert world.load.margin < before + 0.06
+
+
+def test_what_was_learned_of_a_second_is_not_learned_again() -> None:
+    """Half an hour is read anew, by a new leader and where a gateway tells late."""
+    load = Load(CAPACITY, COLD_START_S, 0.12, learned_at=1_000_100.0)
+    for second in range(1_000_000, 1_000_101):
+        load.add(calm(second, 48, waited_over_target=24))
+    assert load.learned == 0.12
+    load.add(calm(1_000_101, 48, waited_over_target=24))
+    assert load.learned > 0.12
+
+
+@pytest.mark.parametrize(("told", "learned"), [(-0.7, -0.1), (0.2, 0.2), (3.0, 0.5)])
+def test_what_was_learned_has_bounds(told: float, learned: float) -> None:
+    assert Load(CAPACITY, learned=told).learned == learned
+
+
+def test_steady_load_of_a_large_fleet_has_as_many_as_it_keeps_at_work() -> None:
+    """A second may leave some of its work to the next, but not each second."""
+    world = World(bounds=replace(BOUNDS, most=250))
+    assert world.steady(1000, 10).standing.desired == 200
 
 
 def test_one_late_request_after_a_quiet_spell_is_no_more_than_ten_late_seconds() -> None:
@@ -155,7 +204,7 @@ def test_one_late_request_after_a_quiet_spell_is_no_more_than_ten_late_seconds()
     world.steady(4, 60)
     world.steady(0, 3600)
     world.steady(1, 1, waited_over_target=1)
-    assert world.load.margin == pytest.approx(0.03)
+    assert world.load.margin == pytest.approx(10 * (0.003 + 0.001))
 
 
 def test_gateway_restart() -> None:
@@ -215,15 +264,18 @@ def test_clock_jump(jump: int) -> None:
 
 
 def test_a_clock_that_is_set_back_begins_anew() -> None:
-    """All that it says is what one says that was fed with nothing before."""
+    """All that it says is what one says that was fed with nothing before, but for what it has learned."""
     world, fresh = World(), World()
-    world.steady(48, 400, waited_over_target=9)
+    world.steady(48, 400, waited_over_target=30)
+    fresh.load.learned = world.load.learned
     world.time = fresh.time
     for each in (world, fresh):
         each.steady(4, 1)
+    assert fresh.load.margin > 0.1
     assert [(each.load.need, each.load.margin, each.load.peak, each.load.memory_s) for each in (world, fresh)] == [
-        (fresh.load.need, 0.0, 4.0, PEAK_SECONDS)
+        (fresh.load.need, fresh.load.margin, 4.0, PEAK_SECONDS)
     ] * 2
+    assert world.load.learned_at == world.time - 1
 
 
 def test_nothing_is_held_for_longer_than_twenty_minutes() -> None:
@@ -351,7 +403,7 @@ def test_cancelled_requests_count_by_what_they_cost() -> None:
     """Seven of ten leave: those before their first token have half of their prompt computed, the others all of it."""
     load = Load(CAPACITY)
     typing = Second(
-        0, arrivals=10, completed=3, cancelled_prefill=4, cancelled_decode=3, tokens_prefilled=3 * PROMPT, slot_ms=2000
+        0, arrivals=10, completed=3, cancelled_prefill=4, cancelled_decode=3, tokens_prefilled=6 * PROMPT, slot_ms=2000
     )
     for second in range(600):
         load.add(replace(typing, second=second))

@@ -82,6 +82,18 @@ def test_a_rise_before_a_new_leader_counts() -> None:
     assert after.desired(sight(autoscaling=SPEC)) == 5
 
 
+def test_a_new_leader_goes_on_with_what_was_learned() -> None:
+    before = begin({"desired": 7, "lastDecision": {"time": text(NOON - 10), "reason": ""}, "marginPercent": 12})
+    before.play(2, a=60)
+    assert before.desired(sight(autoscaling=SPEC)) == 9
+    decided = before.autoscaler.decided(sight().deployment)
+    assert decided is not None
+    assert decided.margin_percent == 12
+    after = taken(before)
+    after.play(2, a=60)
+    assert after.value("margin") == pytest.approx(0.12, abs=0.005)
+
+
 stretches = st.lists(
     st.tuples(
         st.integers(1, 40),  # seconds
