@@ -5,7 +5,7 @@ slot and less than `room_s` of prompts before them; equal ones take turns by wha
 one after the other. With its prompt a request takes `token_s_per_request` of it for each of its tokens; a token takes
 `token_s` and as much again for each request that ran when it was placed. A request begins when its prompt does, and
 has waited since it arrived. When it began is told `step_s` later, or with its first token where that is sooner: of who
-leaves before that, it is taken to have begun that long before.
+leaves before that, it is taken to have begun half as long before.
 
 A request whose client leaves gives everything back at that moment: its place in the queue, or what is left of its
 prompt, or its slot. Who waits in the queue for `patience_s` is shed. Routing does not know who will leave.

@@ -34,8 +34,8 @@ _FIRST_DELTA_SECONDS_A_TOKEN = 0.02
 _NEXT_DELTA_SECONDS = 30.0
 _END_SECONDS = 1.0
 """From the last message to the end of the answer."""
-_STEP_SECONDS = 0.05
-"""An engine's step, by default: what begins to run is told at its end."""
+HALF_STEP_SECONDS = 0.025
+"""Of an engine, by default: what began in its step is told at the end of that."""
 _PAUSE_SECONDS = 0.02
 """Before a request is offered again that could not be delivered, and longer each time: its own patience ends it."""
 
@@ -114,7 +114,7 @@ class Flight:
             if not self.transcript.over:
                 self._ledger.count(f"cancelled_{self.phase}")
                 if self.phase == "prefill" and not self._begun:
-                    self._wish.waited_until(self._clock() - _STEP_SECONDS, self._ledger)
+                    self._wish.waited_until(self._clock() - HALF_STEP_SECONDS, self._ledger)
             raise
         except Exception:
             logger.exception("request %s", self._wish.request.id)

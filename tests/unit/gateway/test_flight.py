@@ -364,17 +364,18 @@ async def test_who_waits_too_long_is_counted_wherever_that_was(script: list[Step
 
 
 @pytest.mark.parametrize(
-    ("script", "after_s", "late"),
+    ("script", "after_s", "half_step_s", "late"),
     [
-        pytest.param([STARTED, 5.0], 0.1, 0, id="soon"),
-        pytest.param([STARTED, 5.0], 0.2, 0, id="it may have begun in time, in the step that is not over"),
-        pytest.param([STARTED, 5.0], 0.4, 1, id="it had not begun in time"),
-        pytest.param([STARTED, begun(0), 5.0], 0.4, 0, id="it had begun"),
+        pytest.param([STARTED, 5.0], 0.02, 0.025, 0, id="soon"),
+        pytest.param([STARTED, 5.0], 0.3, 0.2, 0, id="it may have begun in time, in the step that is not over"),
+        pytest.param([STARTED, 5.0], 0.3, 0.025, 1, id="it had not begun in time"),
+        pytest.param([STARTED, begun(0), 5.0], 0.3, 0.025, 0, id="it had begun"),
     ],
 )
 async def test_who_leaves_before_its_first_step_may_have_waited_too_long(
-    script: list[Step], after_s: float, late: int
+    script: list[Step], after_s: float, half_step_s: float, late: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(flight_module, "HALF_STEP_SECONDS", half_step_s)
     async with sky(script) as up:
         await up.left(up.wish(), after_s)
         assert (up.counters.cancelled_prefill, up.counters.waited_over_target) == (1, late)
