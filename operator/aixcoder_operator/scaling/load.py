@@ -95,6 +95,8 @@ class Load:
         """Share by which more than the formula's replicas are needed, or fewer: of days, by how many were late."""
         self.learned_at = learned_at
         """The last second that it knows of."""
+        self.starved = False
+        """Whether there are fewer replicas than are needed, whatever is wished: who is late then teaches nothing."""
         self._begin()
 
     def _begin(self) -> None:
@@ -205,7 +207,7 @@ class Load:
         self._arrived = self._arrived * _FORGET + one.arrivals
         self._burst *= _FORGET_BURST
         # While no place was taken there was no replica: who waits for its start says nothing about its speed.
-        if one.slot_ms and self._arrived:
+        if one.slot_ms and self._arrived and not self.starved:
             self._learn(one, self._seconds / self._arrived)
         self.learned_at = max(self.learned_at, one.second)
         self._recent.append(one.arrivals)
@@ -218,10 +220,10 @@ class Load:
     def _learn(self, one: Second, usual: float) -> None:
         """From how many were late; `usual` makes requests of them seconds of the usual load."""
         if one.second > self.learned_at:
-            weight = min((one.waited_over_target - _LATE_SHARE * one.arrivals) * usual, _MOST_WEIGHT)
-            self.learned = min(max(self.learned + _GAIN * weight, _LEAST_LEARNED), _MOST_MARGIN)
-        weight = min((one.waited_over_target - _BURST_SHARE * one.arrivals) * usual, _MOST_WEIGHT)
-        self._burst = min(self._burst + _BURST_GAIN * max(weight, 0.0), _MOST_MARGIN)
+            late = _weight(one.waited_over_target * usual) - _LATE_SHARE * _weight(one.arrivals * usual)
+            self.learned = min(max(self.learned + _GAIN * late, _LEAST_LEARNED), _MOST_MARGIN)
+        beyond = _weight((one.waited_over_target - _BURST_SHARE * one.arrivals) * usual)
+        self._burst = min(self._burst + _BURST_GAIN * beyond, _MOST_MARGIN)
 
     def _need(self) -> float:
         """Replicas for the busiest seconds, or for the last ones and what waits, whichever is more.
@@ -233,6 +235,10 @@ class Load:
         rate = sum(self._recent) / len(self._recent) + self.queued / _QUEUE_SECONDS
         work = max(self.peak, rate) * self.work_s
         return max(work / (1 + LATE_S) + _CHANCE * math.sqrt(work), rate * self.work_s) * (1 + self.margin)
+
+
+def _weight(usual_seconds: float) -> float:
+    return min(max(usual_seconds, 0.0), _MOST_WEIGHT)
 
 
 def usable(value: float | None, otherwise: float) -> float:

@@ -19,6 +19,7 @@ from aixcoder_operator.plan.observed import Observed
 from aixcoder_operator.scaling.cold_start import ColdStarts
 from aixcoder_operator.scaling.history import History
 from aixcoder_operator.scaling.load import Capacity, Load
+from aixcoder_operator.scaling.memory import hold_s
 from aixcoder_operator.scaling.policy import Bounds, Decision, Now, Rate, Standing, decide
 from aixcoder_operator.scaling.schedule import minimum
 from aixcoder_serving.protocol import KEPT_SECONDS, ReplicaStats
@@ -124,6 +125,8 @@ class Scaler:
         before, told = self._standing.desired, self.decided
         self.decision = decide(self._load, replace(now, ready=self.ready), self._bounds(now.time), self._standing)
         standing = self._standing = self.decision.standing
+        overdue = now.time - standing.risen_at > hold_s(self._load.start_s)
+        self._load.starved = self.decision.wish > self._spec.max_replicas or (self.ready < standing.desired and overdue)
         if standing.desired < before:
             self._raised_at = None
         elif standing.desired > before and self._raised_at is None:

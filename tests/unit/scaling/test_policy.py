@@ -188,6 +188,15 @@ def test_what_was_learned_of_a_second_is_not_learned_again() -> None:
     assert load.learned > 0.12
 
 
+def test_nothing_is_learned_of_who_is_late_where_replicas_are_missing() -> None:
+    world = World()
+    world.steady(48, 60)
+    before = world.load.margin
+    world.load.starved = True
+    world.steady(48, 600, waited_over_target=48)
+    assert world.load.margin == pytest.approx(before, abs=0.001)
+
+
 @pytest.mark.parametrize(("told", "learned"), [(-0.7, -0.1), (0.2, 0.2), (3.0, 0.5)])
 def test_what_was_learned_has_bounds(told: float, learned: float) -> None:
     assert Load(CAPACITY, learned=told).learned == learned

@@ -94,6 +94,25 @@ def test_a_new_leader_goes_on_with_what_was_learned() -> None:
     assert after.value("margin") == pytest.approx(0.12, abs=0.005)
 
 
+@pytest.mark.parametrize(
+    ("arrivals", "ready", "learns"),
+    [
+        pytest.param(60, 20, True, id="all are there"),
+        pytest.param(300, 20, False, id="more would be needed than may be"),
+        pytest.param(60, 3, False, id="some do not come"),
+    ],
+)
+def test_nothing_is_learned_where_replicas_are_missing(arrivals: int, ready: int, learns: bool) -> None:
+    """Nobody is late here, so that the margin falls where it learns."""
+    world = World()
+    world.start("a")
+    playing = Loop(world)
+    workers = [worker(f"w{number}", NOON - 100, NOON - 95) for number in range(ready)]
+    playing.learn(sight(*workers, autoscaling={"maxReplicas": 20}, status={"desired": 20, "coldStartSeconds": 5}))
+    playing.play(300, a=arrivals)
+    assert ((playing.value("margin") or 0) < -0.0005) == learns
+
+
 stretches = st.lists(
     st.tuples(
         st.integers(1, 40),  # seconds
