@@ -80,7 +80,7 @@ def test_a_burst_and_a_lull(service: Service) -> None:
     """1 → 3 → 1 under streams; the operator is killed at the peak."""
     with service.deployments("scaled") as (scaled,):
         scaled.apply(autoscaled(service, minReplicas=1, maxReplicas=3))
-        scaled.wait("had a measured start", lambda found: _cold_start(found) is not None)
+        scaled.wait("had a measured start", lambda found: cold_start(found) is not None)
         # No more than one replica is for: long texts would take a place each for seconds.
         lull = Load(service.url, model="scaled", clients=2, pause_s=8.0, patience_s=PATIENCE_SECONDS)
         with lull as load, wishes(scaled) as seen:
@@ -95,7 +95,7 @@ def test_a_burst_and_a_lull(service: Service) -> None:
                 "had one worker left", lambda _: len(scaled.all_pods("worker")) == 1, seconds=GUARD_SECONDS
             )
             load.wait_for(10)
-        record("lull", load.tally, down_s=down, cold_start_s=_cold_start(scaled.get()) or 0)
+        record("lull", load.tally, down_s=down, cold_start_s=cold_start(scaled.get()) or 0)
         for tally in (burst.tally, load.tally):
             assert (tally.failed, tally.cut) == (0, 0), tally.reasons
         assert seen == sorted(seen[: seen.index(3) + 1]) + sorted(seen[seen.index(3) + 1 :], reverse=True)
@@ -144,7 +144,7 @@ def test_the_wish_never_falls_at_the_peak(service: Service) -> None:
                     "rollout", "status", "deployment/aixcoder-operator", namespace, "--timeout=2m"
                 )
                 # Beyond what keeps any new leader from scaling down: it is the silent gateway that does.
-                time.sleep(2 * (_cold_start(peak.get()) or 0) + 30)
+                time.sleep(2 * (cold_start(peak.get()) or 0) + 30)
         record("peak", load.tally)
         assert seen == [3]
         for tally in (burst.tally, load.tally):
@@ -197,7 +197,7 @@ def test_a_victim_that_hangs_in_shutdown_holds_nobody_up(service: Service) -> No
         assert not condition(hanging.get(), "Stalled")
 
 
-def _cold_start(resource: Json) -> int | None:
+def cold_start(resource: Json) -> int | None:
     return _decided(resource, "coldStartSeconds")
 
 

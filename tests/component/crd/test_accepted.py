@@ -167,6 +167,7 @@ def _full_status(now: Timestamp) -> dict[str, Any]:
             hold_until=now,
             last_decision=ScalingDecision(time=now, reason="x" * 600),
             cold_start_seconds=94,
+            margin_percent=-7,
         ),
         endpoint="http://aixcoder-gateway.aixcoder-system.svc.cluster.local",
     )

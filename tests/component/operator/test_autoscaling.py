@@ -36,10 +36,10 @@ RESYNC_SECONDS = 370
 # What kopf leaves behind, see `operating`, may be found earlier.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-RATE = 40
+RATE = 44
 """Requests a second."""
 REPLICAS = 6
-"""Five can do them, and one is against chance: the policy's root."""
+"""Five and a half can do them."""
 
 
 @pytest.fixture(scope="module")
