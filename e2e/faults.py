@@ -122,7 +122,8 @@ def program(cluster: LocalCluster, name: str) -> Process:
 
 
 def _program(cluster: LocalCluster, name: str) -> Process | None:
-    return next((found for found in processes.marked(cluster.layout.marker) if found.program == name), None)
+    kept = name[: processes.NAME_CHARACTERS]
+    return next((found for found in processes.marked(cluster.layout.marker) if found.program == kept), None)
 
 
 def _ready(cluster: LocalCluster) -> str | None:

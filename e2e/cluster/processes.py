@@ -14,10 +14,15 @@ from pathlib import Path
 
 from e2e.cluster.errors import ClusterError
 
+NAME_CHARACTERS = 15
+
 
 @dataclass(frozen=True)
 class Process:
-    """A running process: its id, when it started (clock ticks since boot), program name and resident memory."""
+    """A running process: its id, when it started (clock ticks since boot), program name and resident memory.
+
+    Of the name the kernel keeps `NAME_CHARACTERS`.
+    """
 
     pid: int
     started: int
