@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 
@@ -24,14 +23,10 @@ class Replayed:
     """By how much the latest one was sent later than the trace says."""
 
 
-def body(model: str, tokens: int, number: int) -> dict[str, Any]:
-    """A request for exactly so many tokens; another number is another text."""
-    return LONG | {"model": model, "max_tokens": tokens, "seed": number, "stop": [f"replay {time.time_ns()}"]}
-
-
 def replay(url: str, model: str, at: Sequence[float], tokens: int, *, patience_s: float) -> Replayed:
-    """Send a request for `tokens` tokens at each of these seconds; returns when all have ended."""
+    """Send a request for `tokens` tokens at each of these seconds, each another text; returns when all have ended."""
     found = Replayed()
+    alike = LONG | {"model": model, "max_tokens": tokens, "stop": [f"replay {time.time_ns()}"]}
     headers = {"x-patience-ms": f"{patience_s * 1000:.0f}"}
 
     async def one(session: aiohttp.ClientSession, start: float, number: int) -> None:
@@ -39,9 +34,8 @@ def replay(url: str, model: str, at: Sequence[float], tokens: int, *, patience_s
         sent = time.monotonic()
         found.latest_s = max(found.latest_s, sent - start - at[number])
         try:
-            async with session.post(
-                f"{url}/v1/completions", json=body(model, tokens, number), headers=headers
-            ) as response:
+            body = alike | {"seed": number}
+            async with session.post(f"{url}/v1/completions", json=body, headers=headers) as response:
                 text = await response.text()
                 if response.status == 200:
                     found.seconds.append(time.monotonic() - sent)

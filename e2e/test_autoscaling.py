@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from e2e import faults
+from e2e.autoscaled import GUARD_SECONDS, autoscaled, cold_start, desired
 from e2e.cluster import processes
 from e2e.demo.kubernetes import Json
 from e2e.demo.readiness import condition
 from e2e.demo.release import SYSTEM_NAMESPACE
 from e2e.deployment import Deployment
 from e2e.load import PROMPTS, Load
+from e2e.meanwhile import meanwhile
 from e2e.service import Service, record
 
 BURST_CLIENTS = 16
 """Half of them write long texts: more than three replicas with two places each have room for."""
 PATIENCE_SECONDS = 240.0
-GUARD_SECONDS = 480.0
-"""Twice a start is remembered before anything goes, and starts are slow beside a load on two cores."""
-
-
-def autoscaled(service: Service, **autoscaling: Any) -> Json:
-    """A spec of replicas with two places each."""
-    spec = service.spec
-    del spec["replicas"]
-    spec["engine"]["maxConcurrentSequences"] = 2
-    return spec | {"autoscaling": autoscaling}
-
-
-def desired(resource: Json) -> int | None:
-    """What the operator has decided; None before it did."""
-    return _decided(resource, "desired")
 
 
 def ask(url: str, model: str) -> tuple[int, float]:
@@ -57,21 +42,14 @@ def ask(url: str, model: str) -> tuple[int, float]:
 def wishes(deployment: Deployment) -> Iterator[list[int]]:
     """What was decided, one entry a change, from the first one that is seen."""
     seen: list[int] = []
-    over = threading.Event()
 
-    def watch() -> None:
-        while not over.wait(0.5):
-            found = desired(deployment.get())
-            if found is not None and seen[-1:] != [found]:
-                seen.append(found)
+    def look() -> None:
+        found = desired(deployment.get())
+        if found is not None and seen[-1:] != [found]:
+            seen.append(found)
 
-    with ThreadPoolExecutor(1) as pool:
-        watching = pool.submit(watch)
-        try:
-            yield seen
-        finally:
-            over.set()
-            watching.result()
+    with meanwhile(look, every_s=0.5):
+        yield seen
 
 
 @pytest.mark.long
@@ -195,15 +173,6 @@ def test_a_victim_that_hangs_in_shutdown_holds_nobody_up(service: Service) -> No
         record("hanging_victim", load.tally, gone_s=gone)
         assert load.tally.failed == 0, load.tally.reasons
         assert not condition(hanging.get(), "Stalled")
-
-
-def cold_start(resource: Json) -> int | None:
-    return _decided(resource, "coldStartSeconds")
-
-
-def _decided(resource: Json, field: str) -> int | None:
-    found: int | None = (resource.get("status", {}).get("autoscaling") or {}).get(field)
-    return found
 
 
 def _ready(resource: Json) -> int:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,13 +14,12 @@ import pytest
 from benchmarks.scaling.fleet import SERVICE
 from benchmarks.scaling.predict import predict
 from benchmarks.scaling.traces import Trace
+from e2e.autoscaled import GUARD_SECONDS, SLOTS, autoscaled, cold_start
 from e2e.deployment import Deployment
+from e2e.meanwhile import meanwhile
 from e2e.replay import replay
 from e2e.service import Service, record
-from e2e.test_autoscaling import GUARD_SECONDS, autoscaled, cold_start
 
-SLOTS = 2
-"""Of a replica: as e2e.test_autoscaling.autoscaled has it."""
 MOST = 2
 """Replicas: what two cores run beside everything else."""
 TOKENS = 2000
@@ -102,20 +99,14 @@ def _request_s(service: Service, together: int) -> float:
 def _paid(deployment: Deployment) -> Iterator[list[float]]:
     """Pods that were there and not yet to go, times seconds: one entry a look."""
     seconds: list[float] = []
-    over = threading.Event()
+    looked = time.monotonic()
 
-    def watch() -> None:
-        looked = time.monotonic()
-        while not over.wait(1.0):
-            pods = len(deployment.pods("worker"))
-            now = time.monotonic()
-            seconds.append(pods * (now - looked))
-            looked = now
+    def look() -> None:
+        nonlocal looked
+        pods = len(deployment.pods("worker"))
+        now = time.monotonic()
+        seconds.append(pods * (now - looked))
+        looked = now
 
-    with ThreadPoolExecutor(1) as pool:
-        watching = pool.submit(watch)
-        try:
-            yield seconds
-        finally:
-            over.set()
-            watching.result()
+    with meanwhile(look, every_s=1.0):
+        yield seconds

@@ -1,7 +1,7 @@
 """What the gateways did for one deployment, second by second, and how many replicas that needs.
 
-It is fed with the bins of `/load`, of all gateways together, and with nothing else: fed anew with the half hour that
-the gateways keep, it says what it said before.
+It is fed with the bins of `/load`, of all gateways together: fed anew with the half hour that the gateways keep, and
+told what was learned in longer than that, it says what it said before.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Load:
         self.peak = 0.0
         """Requests per second in the busiest of them, but for the very busiest."""
         self._needs: deque[tuple[int, float]] = deque()  # second, replicas
-        self._begun = self._decoding = self._spent = 0.0
+        self._begun = self._decoding = 0.0
         self._prefilled = self._decoded = self._slot_s = 0.0
         self._seconds = self._arrived = 0.0
         self._burst = 0.0
@@ -192,14 +192,14 @@ class Load:
             by_speed = slot_s / _PLACES_TAKEN
         else:
             prompt_s = self._prefilled / self._decoding * usable(prefill_s, 0.0)
-            by_speed = prompt_s * self._spent / self._begun + self._decoded / self._begun * decode_s
+            computed = (self._begun + self._decoding) / 2
+            by_speed = prompt_s * computed / self._begun + self._decoded / self._begun * decode_s
         return max(by_speed, slot_s / max(self.capacity.slots, 1))
 
     def _count(self, one: Second) -> None:
         decoding = one.completed + one.cancelled_decode
         self._begun = self._begun * _FORGET + decoding + one.cancelled_prefill
         self._decoding = self._decoding * _FORGET + decoding
-        self._spent = self._spent * _FORGET + decoding + one.cancelled_prefill / 2
         self._prefilled = self._prefilled * _FORGET + one.tokens_prefilled
         self._decoded = self._decoded * _FORGET + one.tokens_decoded
         self._slot_s = self._slot_s * _FORGET + one.slot_ms / 1000
