@@ -5,12 +5,13 @@ All of them end with their block, however it ends.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,9 +24,13 @@ from e2e.service import Service
 
 T = TypeVar("T")
 
-GUARD_SECONDS = 60.0
+GUARD_SECONDS = 120.0
 """When a program that comes back counts as lost."""
 _API_SERVER = "kube-apiserver"
+_PROXY = "kube-proxy"
+_PROBE = "kube-proxy-probe"
+_NOBODY = "203.0.113.1"
+"""Of those that RFC 5737 keeps for documentation: no host has it."""
 _ENGINE = b"\0aixcoder_serving.engine\0"
 _TABLE = "aixcoder_fault"
 
@@ -44,6 +49,16 @@ def engine_stopped(service: Service, pod: Json) -> AbstractContextManager[None]:
 def pod_frozen(service: Service, pod: Json) -> AbstractContextManager[None]:
     """Every process of a pod stands still. Its kernel goes on: connections are taken, and nobody answers."""
     return cgroups.frozen(service.cluster.layout.cgroup, _cgroup(pod))
+
+
+@contextmanager
+def pod_stopped(service: Service, pod: Json) -> Iterator[None]:
+    """Every process of a pod stands still and can be killed, which one in a frozen cgroup of v1 cannot."""
+    with ExitStack() as stack:
+        for pid in _processes(service, pod):
+            with suppress(ProcessLookupError):  # it has ended since
+                stack.enter_context(processes.stopped(pid))
+        yield
 
 
 @contextmanager
@@ -83,7 +98,10 @@ def _dropped(service: Service, pod: Json, *, incoming: str, outgoing: str) -> It
 
 @contextmanager
 def api_server_away(cluster: LocalCluster) -> Iterator[None]:
-    """The API server is killed; the one that the supervisor starts in its place stands still before it listens."""
+    """The API server is killed; the one that the supervisor starts in its place stands still before it listens.
+
+    kube-proxy, which asks less often the longer nobody answers (up to a minute apart), has heard of it at the end.
+    """
     killed = program(cluster, _API_SERVER)
     os.kill(killed.pid, signal.SIGKILL)
 
@@ -94,6 +112,33 @@ def api_server_away(cluster: LocalCluster) -> Iterator[None]:
     with processes.stopped(_until(f"{_API_SERVER} was started again", successor).pid):
         yield
     _until(f"{_API_SERVER} was ready", lambda: _ready(cluster))
+    _wait_for_proxy(cluster)
+
+
+def _wait_for_proxy(cluster: LocalCluster) -> None:
+    """Wait until kube-proxy sends a new Service's connections to its endpoint: it follows both kinds again."""
+    service: Json = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": _PROBE, "namespace": "default"},
+        "spec": {"ports": [{"port": 80}]},
+    }
+    endpoints: Json = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": service["metadata"] | {"labels": {"kubernetes.io/service-name": _PROBE}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [_NOBODY]}],
+        "ports": [{"port": 80, "name": ""}],
+    }
+    objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": [service, endpoints]})
+    network = os.open(f"/proc/{program(cluster, _PROXY).pid}/ns/net", os.O_RDONLY)
+    try:
+        cluster.kubectl("apply", "--filename=-", stdin=objects)
+        _until(f"{_PROXY} followed the API server", lambda: _NOBODY in _nft(network, "list", "ruleset") or None)
+    finally:
+        os.close(network)
+        cluster.kubectl("delete", "--filename=-", "--ignore-not-found", stdin=objects)
 
 
 def _processes(service: Service, pod: Json) -> set[int]:
@@ -111,9 +156,10 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-def _nft(network: int, *arguments: str, rules: str = "") -> None:
+def _nft(network: int, *arguments: str, rules: str = "") -> str:
     command = ["nsenter", f"--net=/proc/self/fd/{network}", "nft", *arguments]
-    subprocess.run(command, input=rules, text=True, check=True, pass_fds=[network])
+    done = subprocess.run(command, input=rules, text=True, check=True, pass_fds=[network], stdout=subprocess.PIPE)
+    return done.stdout
 
 
 def program(cluster: LocalCluster, name: str) -> Process:

@@ -140,7 +140,7 @@ def test_four_to_three_takes_the_one_that_is_not_ready(service: Service) -> None
         names = {pod["metadata"]["name"] for pod in rest}
         with Load(service.url, model="four") as load:
             load.wait_for(10)
-            with faults.pod_frozen(service, victim):
+            with faults.pod_stopped(service, victim):
                 four.wait("had three ready", lambda found: _ready(found) == 3)
                 with processes.stopped(faults.program(service.cluster, "kube-controller-manager").pid):
                     four.scale(3)
@@ -165,7 +165,7 @@ def test_a_victim_that_hangs_in_shutdown_holds_nobody_up(service: Service) -> No
             hanging.scale(1)
             hanging.wait("let one go", lambda _: len(hanging.pods("worker")) == 1)
             [victim] = [pod for pod in hanging.all_pods("worker") if pod["metadata"].get("deletionTimestamp")]
-            with faults.pod_frozen(service, victim):
+            with faults.pod_stopped(service, victim):
                 load.wait_for(20)
                 gone = hanging.wait(
                     "was rid of it", lambda _: len(hanging.all_pods("worker")) == 1, seconds=GUARD_SECONDS
