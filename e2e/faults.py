@@ -100,7 +100,8 @@ def _dropped(service: Service, pod: Json, *, incoming: str, outgoing: str) -> It
 def api_server_away(cluster: LocalCluster) -> Iterator[None]:
     """The API server is killed; the one that the supervisor starts in its place stands still before it listens.
 
-    kube-proxy, which asks less often the longer nobody answers (up to a minute apart), has heard of it at the end.
+    kube-proxy asks less often the longer nobody answers, up to a minute apart: it is started again at the end, or the
+    next test would have a network of before.
     """
     killed = program(cluster, _API_SERVER)
     os.kill(killed.pid, signal.SIGKILL)
@@ -112,11 +113,12 @@ def api_server_away(cluster: LocalCluster) -> Iterator[None]:
     with processes.stopped(_until(f"{_API_SERVER} was started again", successor).pid):
         yield
     _until(f"{_API_SERVER} was ready", lambda: _ready(cluster))
-    _wait_for_proxy(cluster)
+    _restart_proxy(cluster)
 
 
-def _wait_for_proxy(cluster: LocalCluster) -> None:
-    """Wait until kube-proxy sends a new Service's connections to its endpoint: it follows both kinds again."""
+def _restart_proxy(cluster: LocalCluster) -> None:
+    """Return when the new kube-proxy sends a new Service's connections to its endpoint: it follows both kinds."""
+    os.kill(program(cluster, _PROXY).pid, signal.SIGKILL)
     service: Json = {
         "apiVersion": "v1",
         "kind": "Service",
