@@ -18,15 +18,16 @@ from scripts.steps import Outcome, Step, line, record, run_live, run_quietly, su
 COLD_BUILD_SECONDS = 1800.0
 PYTEST = (sys.executable, "-m", "pytest")
 SHORT = ("-m", "not long")
-# tests/component/conftest.py says what may run side by side.
+# tests/component/conftest.py: what may run side by side. What computes has a processor each; what waits shares them.
 BY_TWO = ("-n", "2", "--dist", "loadscope")
+BY_THREE = ("-n", "3", "--dist", "loadscope")
 ENGINE = "tests/component/engine"
 PARTS = {
-    "unit": (Step("unit", (*PYTEST, "-q", *SHORT, "tests/unit"), 900.0),),
+    "unit": (Step("unit", (*PYTEST, "-q", *SHORT, *BY_TWO, "tests/unit"), 900.0),),
     "component": (
         Step(
             "component",
-            (*PYTEST, "--durations=5", *SHORT, *BY_TWO, "tests/component", f"--ignore={ENGINE}"),
+            (*PYTEST, "--durations=5", *SHORT, *BY_THREE, "tests/component", f"--ignore={ENGINE}"),
             3000.0 + COLD_BUILD_SECONDS,
         ),
         Step("engine", (*PYTEST, "--durations=5", *SHORT, *BY_TWO, ENGINE), 2000.0),

@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 from e2e.cluster.controlplane import ControlPlane
 
 _namespaces = count(1)
-_SERVING = frozenset({"gateway", "replica", "serve", "benchmarks", "test_serve_rest.py"})
+_RAY = frozenset({"replica", "serve", "benchmarks", "test_serve_rest.py"})
 
 
 class _Sides(LoadScopeScheduling):  # type: ignore[misc]
@@ -20,14 +20,16 @@ class _Sides(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def side(nodeid: str) -> str:
-    """Which tests run one after the other: what mostly waits in one group for each side, the engine's by file.
+    """Which tests run one after the other: what mostly waits in three groups of like length, the engine's by file.
 
     Of two heads of Ray that start at once on one machine, one may not come up: who starts one is in the same group.
     """
     parts = PurePath(nodeid.partition("::")[0]).parts
     if "engine" in parts:
         return parts[-1]
-    return "serving" if _SERVING.intersection(parts) else "operator"
+    if "gateway" in parts:
+        return "gateway"
+    return "ray" if _RAY.intersection(parts) else "operator"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Sides:
