@@ -73,9 +73,11 @@ class Rate(Part):
     """A bound on how fast the number of replicas changes."""
 
     replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = Field(
-        description="Most replicas by which the number changes within periodSeconds."
+        description="Most replicas by which the number changes at once, after which it waits for periodSeconds."
     )
-    period_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(description="Seconds in which they are counted.")
+    period_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        description="Seconds from one change to the next in the same direction."
+    )
 
 
 class ScheduledMinimum(Part):

@@ -121,14 +121,14 @@ class History:
             self._forget(second - KEPT_SECONDS)
             self.closed += 1
 
-    def second(self, key: str, second: int, queued: float = 0.0) -> Second:
+    def second(self, key: str, second: int, queued: float = 0.0, starved: bool = False) -> Second:
         """What was done for a deployment in one second; a gateway that does not know the deployment did nothing.
 
-        Of a second that is unknown, what is known of it.
+        Of a second that is unknown, what is known of it. `queued` and `starved`: what no gateway tells of it.
         """
         counts = self._sums[key].get(second) if key in self._sums else None
         told = {} if counts is None else dict(zip(_COUNTERS, counts, strict=True))
-        return Second(second, **told, queued=queued, heard=second not in self._missed)
+        return Second(second, **told, queued=queued, heard=second not in self._missed, starved=starved)
 
     def arrivals_per_s(self, key: str) -> float:
         """In the last closed seconds, as far as they are known."""

@@ -20,6 +20,7 @@ UNKNOWN_COLD_START_S = 120.0
 _RECENT_SECONDS = 5
 _QUEUE_SECONDS = 10.0  # in which what waits is worked off, beside what arrives
 _FORGET = 1 - 1 / 500  # of the means, each second
+_MOST_LATE_S = 1.0  # that a second may leave to the next
 _CHANCE = 0.35  # replicas for the root of a replica's work
 _UNKNOWN_WORK_S = 0.2  # of a request, before any is known
 _PLACES_TAKEN = 2.0  # requests that a replica runs at once where its speed is not known
@@ -54,8 +55,10 @@ class Second:
     tokens_decoded: float = 0.0
     waited_over_target: float = 0.0
     queued: float = 0.0
-    """Of a second that is read again later it is not known, and 0."""
+    """Of a second that another leader saw it is not known, and 0."""
     heard: bool = True
+    starved: bool = False
+    """Whether there were fewer replicas than were needed, whatever was wished: who was late then teaches nothing."""
 
     @property
     def known(self) -> bool:
@@ -63,7 +66,7 @@ class Second:
         return self.heard and all(0 <= amount <= _MOST for amount in _amounts(self))
 
 
-_amounts = attrgetter(*(each.name for each in fields(Second) if each.name != "heard"))
+_amounts = attrgetter(*(each.name for each in fields(Second) if each.name not in ("heard", "starved")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,17 @@ class Load:
         """Share by which more than the formula's replicas are needed, or fewer: of days, by how many were late."""
         self.learned_at = learned_at
         """The last second that it knows of."""
-        self.starved = False
-        """Whether there are fewer replicas than are needed, whatever is wished: who is late then teaches nothing."""
+        self.target_s = LATE_S
+        """For which a request may wait. May be set at any time."""
         self._begin()
+
+    def anew(self) -> Load:
+        """One that has taken no second, and knows what more than half an hour has shown."""
+        found = Load(self.capacity, self.cold_start_s, self.learned, self.learned_at)
+        found.target_s = self.target_s
+        if self.last is not None:
+            found._quiet_before = self.quiet_since
+        return found
 
     def _begin(self) -> None:
         self._recent: deque[float] = deque(maxlen=_RECENT_SECONDS)
@@ -111,6 +122,7 @@ class Load:
         self._prefilled = self._decoded = self._slot_s = 0.0
         self._seconds = self._arrived = 0.0
         self._burst = 0.0
+        self._quiet_before: int | None = None
         self.quiet_since = 0
         """The first second since which nothing is known to have come or waited."""
         self.queued = 0.0
@@ -147,7 +159,9 @@ class Load:
             last = None
         if one.arrivals or one.queued:
             self.quiet_since = one.second + 1
-        elif last is None or not 0 < one.second - last <= _GAP_SECONDS:
+        elif last is None:
+            self.quiet_since = one.second if self._quiet_before is None else min(one.second, self._quiet_before)
+        elif one.second - last > _GAP_SECONDS:
             self.quiet_since = one.second
         self.queued = one.queued
         self._count(one)
@@ -207,7 +221,7 @@ class Load:
         self._arrived = self._arrived * _FORGET + one.arrivals
         self._burst *= _FORGET_BURST
         # While no place was taken there was no replica: who waits for its start says nothing about its speed.
-        if one.slot_ms and self._arrived and not self.starved:
+        if one.slot_ms and self._arrived and not one.starved:
             self._learn(one, self._seconds / self._arrived)
         self.learned_at = max(self.learned_at, one.second)
         self._recent.append(one.arrivals)
@@ -228,13 +242,15 @@ class Load:
     def _need(self) -> float:
         """Replicas for the busiest seconds, or for the last ones and what waits, whichever is more.
 
-        One second is in time where no more than LATE_S of its work is left to the next; several that follow each other
-        leave nothing. Beside the busiest come replicas against chance, how requests are spread over a second and over
-        replicas: it grows with the root of what arrives, so that a small fleet needs more of it.
+        One second is in time where no more of its work is left to the next than its requests may wait for, a second's
+        at most; several that follow each other leave nothing. Beside the busiest come replicas against chance, how
+        requests are spread over a second and over replicas: it grows with the root of what arrives, so that a small
+        fleet needs more of it.
         """
         rate = sum(self._recent) / len(self._recent) + self.queued / _QUEUE_SECONDS
         work = max(self.peak, rate) * self.work_s
-        return max(work / (1 + LATE_S) + _CHANCE * math.sqrt(work), rate * self.work_s) * (1 + self.margin)
+        busiest = work / (1 + min(self.target_s, _MOST_LATE_S)) + _CHANCE * math.sqrt(work)
+        return max(busiest, rate * self.work_s) * (1 + self.margin)
 
 
 def _weight(usual_seconds: float) -> float:

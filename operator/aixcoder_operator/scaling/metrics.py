@@ -14,6 +14,8 @@ _GAUGES = {
     "queued": "Requests that wait for a replica.",
     "running": "Requests that have one.",
     "arrivals_per_second": "Requests that arrive, the mean of the last five seconds.",
+    "busiest_arrivals_per_second": "Requests that arrive in the busiest seconds that are remembered.",
+    "memory_seconds": "For how long the busiest seconds are remembered.",
     "work_seconds": "Seconds of a replica that a request takes.",
     "margin": "Share that is added, or taken off, by how many were late.",
     "cold_start_seconds": "What a start is taken to last: as measured, or two minutes before it was.",

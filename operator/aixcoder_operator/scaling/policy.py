@@ -1,14 +1,14 @@
 """How many replicas a deployment should have. Pure: the loop asks once a second, and so does the simulator.
 
     wish     what the last second shows to be needed (`load.py`); from zero, until a replica is ready, what works off
-             the queue in its target
-    held     the highest wish of the last 2·D seconds, D the cold start
+             the queue in its target, whatever is remembered of busier times
+    held     the highest need of the last 2·D seconds, D the cold start
     bounded  what is held, between the least and the most
     desired  that, as far as step and rate let it
 
-Up at once. Down only where each wish of the last 2·D seconds was lower and nine of ten of these seconds are known,
-where `hold_until` has passed, and while every gateway is heard. To zero after `zero_after_s` without a request, or
-2·D where that is longer, whatever was needed before.
+Up at once. Down only where each need of the last 2·D seconds was lower, nothing was woken in them, nine of ten of them
+are known, where `hold_until` has passed, and while every gateway is heard. To zero after `zero_after_s` without a
+request, or 2·D where that is longer, whatever was needed before.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def decide(load: Load, now: Now, bounds: Bounds, standing: Standing) -> Decision
     wish, why = _wish(load, now, bounds, waking)
     reasons = [why]
     highest, known_seconds = load.highest_need(now.time - held_s - 1)
-    held = max(wish, _whole(highest))
+    held = wish if waking else max(wish, _whole(highest))
     if held > wish:
         reasons.append(f"{held} within the last {held_s:.0f} s")
     if bounds.least == 0:
@@ -135,8 +135,11 @@ def decide(load: Load, now: Now, bounds: Bounds, standing: Standing) -> Decision
     if desired != bounded:
         reasons.append(_at_bound(moved, desired) or why)
 
+    # The load remembers what it needed, and nothing of what a wake or a silent gateway asks for.
+    if desired > before or (wish and waking) or wish > _whole(load.need):
+        hold_until = now.time + held_s
     if desired > before:
-        hold_until, risen_at = now.time + held_s, now.time
+        risen_at = now.time
     if desired != before:
         changed_at = now.time
     reason = "; ".join(filter(None, reasons))
@@ -145,21 +148,29 @@ def decide(load: Load, now: Now, bounds: Bounds, standing: Standing) -> Decision
 
 def _wish(load: Load, now: Now, bounds: Bounds, waking: bool) -> tuple[int, str]:
     """The highest of what is known to be needed, and why."""
-    share = round(load.margin, 2)
-    margin = f", {abs(share):.0%} {'more' if share > 0 else 'less'} by how many were late" if share else ""
-    needed = (
-        f"queued {now.queued:.0f}, {load.peak:.0f}/s arriving in the busiest seconds of {load.memory_s // 60} minutes,"
-        f" {load.work_s:.2f} s of a replica each{margin}"
-    )
-    wishes = [(_whole(load.need), needed)]
-    if waking and now.queued:
-        woken = max(_whole(now.queued * load.work_s / bounds.target_s), 1)
-        wishes.append((woken, f"woken by {now.queued:.0f}, {load.work_s:.2f} s of a replica each"))
-    if not now.all_heard:
+    wishes = [_woken(load, now, bounds) if waking else _needed(load, now)]
+    if waking or not now.all_heard:
         heard = _whole(now.arrivals_per_s * load.work_s)
         wishes.append((heard, f"{now.arrivals_per_s:.0f}/s arriving at those gateways that are heard"))
     wish, why = max(wishes, key=lambda each: each[0])
     return wish, f"{why}: {wish}"
+
+
+def _needed(load: Load, now: Now) -> tuple[int, str]:
+    share = round(load.margin, 2)
+    margin = f", {abs(share):.0%} {'more' if share > 0 else 'less'} by how many were late" if share else ""
+    return _whole(load.need), (
+        f"queued {now.queued:.0f}, {load.peak:.0f}/s arriving in the busiest seconds of {load.memory_s // 60} minutes,"
+        f" {load.work_s:.2f} s of a replica each{margin}"
+    )
+
+
+def _woken(load: Load, now: Now, bounds: Bounds) -> tuple[int, str]:
+    """What works off the queue in its target; one where who came has left within the second, as most typing does."""
+    if not now.queued and not now.arrivals_per_s:
+        return 0, "nobody asks"
+    woken = max(_whole(now.queued * load.work_s / bounds.target_s), 1)
+    return woken, f"woken by {now.queued:.0f}, {load.work_s:.2f} s of a replica each"
 
 
 def _step(before: int, wished: int, rate: Rate | None, since_s: float) -> tuple[int, str]:

@@ -55,6 +55,9 @@ class Scaler:
         self._load = Load(self._capacity, self._starts.seconds, *_learned(told))
         self._read: tuple[History, int] | None = None  # of what the load was made: a history, and its changes
         self._next = 0
+        # Second → what waited at its end, and whether replicas were missing, where either was: no gateway keeps it.
+        self._seen: dict[int, tuple[float, bool]] = {}
+        self._seen_until = 0
         self._made_at = math.floor(metadata.creation_timestamp.timestamp()) if metadata.creation_timestamp else 0
         self.learn(observed)
 
@@ -67,6 +70,7 @@ class Scaler:
         if spec.autoscaling is None:
             raise ValueError(f"{self.key} has no spec.autoscaling")
         self._spec, self._minimum = spec.autoscaling, _UNKNOWN
+        self._load.target_s = bounds(self._spec, 0).target_s
         units = observed.units().values()
         self.ready = sum(len(unit.ready) for unit in units)
         waits = []
@@ -106,27 +110,44 @@ class Scaler:
         return self._read != (history, history.mended(self.key))
 
     def read_again(self, history: History) -> None:
-        """Make the load anew of the whole half hour: some hundredths of a second."""
+        """Begin the load anew: the whole half hour is fed next, in some hundredths of a second."""
         self._read = history, history.mended(self.key)
-        self._load = Load(self._capacity, self._starts.seconds, self._load.learned, self._load.learned_at)
+        self._load = self._load.anew()
         self._next = max(history.closed - KEPT_SECONDS, self._made_at)  # nothing is known of what was not there
-        self.feed(history, 0.0)
 
     def feed(self, history: History, queued: float) -> None:
         """Take the seconds that were closed since the last time; at the end of the last one `queued` waited."""
         if self._read is None or self._read[0] is not history:
             return
+        self._see(history.closed, queued)
         for second in range(self._next, history.closed):
-            self._load.add(history.second(self.key, second, queued if second == history.closed - 1 else 0.0))
+            self._load.add(history.second(self.key, second, *self._seen.get(second, (0.0, False))))
         self._next = history.closed
+
+    def _see(self, closed: int, queued: float) -> None:
+        """Of seconds that are fed for the first time: what waits at the end of the last one, and what is missing."""
+        starved = self._is_starved(closed)
+        for second in range(max(self._next, self._seen_until), closed):
+            waited = queued if second == closed - 1 else 0.0
+            if waited or starved:
+                self._seen[second] = waited, starved
+        self._seen_until = closed
+        while len(self._seen) > KEPT_SECONDS:
+            del self._seen[next(iter(self._seen))]
+
+    def _is_starved(self, now: float) -> bool:
+        """Whether fewer replicas are there than are needed, whatever is wished."""
+        standing, most = self._standing, self._spec.max_replicas
+        overdue = now - standing.risen_at > hold_s(self._load.start_s)
+        # What the leader before wished for is not known: where it had the most, it may have been more.
+        at_most = standing.desired >= most if self.decision is None else self.decision.wish > most
+        return at_most or (self.ready < standing.desired and overdue)
 
     def decide(self, now: Now) -> int:
         """By how many replicas the wish changes now. Where it does, or is not told yet, `decided` is another one."""
         before, told = self._standing.desired, self.decided
         self.decision = decide(self._load, replace(now, ready=self.ready), self._bounds(now.time), self._standing)
         standing = self._standing = self.decision.standing
-        overdue = now.time - standing.risen_at > hold_s(self._load.start_s)
-        self._load.starved = self.decision.wish > self._spec.max_replicas or (self.ready < standing.desired and overdue)
         if standing.desired < before:
             self._raised_at = None
         elif standing.desired > before and self._raised_at is None:
@@ -152,6 +173,8 @@ class Scaler:
             "queued": now.queued,
             "running": now.running,
             "arrivals_per_second": now.arrivals_per_s,
+            "busiest_arrivals_per_second": self._load.peak,
+            "memory_seconds": self._load.memory_s,
             "work_seconds": self._load.work_s,
             "margin": self._load.margin,
             "cold_start_seconds": self._load.start_s,

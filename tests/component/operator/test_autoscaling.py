@@ -33,6 +33,9 @@ HANG_SECONDS = 200.0
 RESYNC_SECONDS = 370
 """At the earliest."""
 
+APPLY_SECONDS = 60
+"""After which a GitOps tool applies what is there already."""
+
 # What kopf leaves behind, see `operating`, may be found earlier.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
@@ -243,6 +246,7 @@ async def test_many_that_are_idle_write_nothing_and_half_of_them_scale_at_once(
     fleet: Gateways,
     ray: FakeRay,
     deployments: Deployments,
+    plane: ControlPlane,
     audit: AuditLog,
     many: int,
     seconds: int,
@@ -260,7 +264,11 @@ async def test_many_that_are_idle_write_nothing_and_half_of_them_scale_at_once(
 
             audit.mark()
             calls = len(running.calls)
-            await asyncio.sleep(seconds)
+            manifest = json.dumps(deployments.manifest(each[0]))
+            for _ in range(seconds // APPLY_SECONDS):
+                await asyncio.sleep(APPLY_SECONDS)
+                await asyncio.to_thread(plane.kubectl, "apply", "-f", "-", stdin=manifest)
+            await asyncio.sleep(seconds % APPLY_SECONDS)
             assert writes(audit, namespace) == []
             # Each is looked at again when the operator's own watch is checked.
             assert len(running.calls) - calls <= many * (seconds // RESYNC_SECONDS)

@@ -21,6 +21,8 @@ class Gateway:
         self._world = world
         self.off = off
         self.answers = True
+        self.late = 0.0
+        """Share of its requests that wait for too long."""
         self.ledger = Ledger(uid, lambda: world.now + self.off)
 
     def serve(self, requests: int = 1) -> None:
@@ -28,6 +30,7 @@ class Gateway:
         self.ledger.of("ns", "demo").count("arrivals", requests)
         self.ledger.of("ns", "demo").count("completed", requests)
         self.ledger.of("ns", "demo").count("slot_ms", requests * 400)
+        self.ledger.of("ns", "demo").count("waited_over_target", round(requests * self.late))
 
     def page(self, since: int, until: int) -> GatewayLoad:
         """As it goes over the wire."""

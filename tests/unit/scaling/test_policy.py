@@ -128,6 +128,63 @@ def test_what_waited_for_a_wake_raises_no_margin() -> None:
     assert world.load.margin > 0
 
 
+def asleep() -> World:
+    """After bursts that are remembered, more than ten minutes apart."""
+    world = World(bounds=replace(BOUNDS, least=0, zero_after_s=600.0))
+    for _ in range(4):
+        world.steady(40, 20)
+        world.steady(0, 700)
+    assert world.steady(0, 40).standing.desired == 0
+    assert world.load.need > 7
+    return world
+
+
+def test_one_request_wakes_one_whatever_is_remembered() -> None:
+    world = asleep()
+    world.play([Second(0, arrivals=1, queued=1)] + [Second(0, queued=1)] * 20, ready=0)
+    assert set(world.desired[-21:]) == {1}
+    assert world.play([Second(0)], ready=1).standing.desired > 7
+
+
+def test_one_that_has_left_again_wakes_one() -> None:
+    assert asleep().play([Second(0, arrivals=1)], ready=0).standing.desired == 1
+
+
+def test_unknown_seconds_wake_nobody() -> None:
+    """A gateway is gone, and with it what it had to tell."""
+    world = asleep()
+    world.play([Second(0, heard=False)] * 12, ready=0)
+    world.play([Second(0)] * 60, ready=0)
+    assert set(world.desired[-72:]) == {0}
+
+
+def test_what_a_wake_asked_for_is_held() -> None:
+    """From the last second in which it did, however long the first replica takes."""
+    world = woken(30)
+    world.play([Second(0, queued=60)] * (2 * HOLD), ready=0)
+    world.steady(2, HOLD - 1)
+    assert set(world.desired[-3 * HOLD + 1 :]) == {60}
+    assert world.steady(2, 2).standing.desired < 10
+
+
+@pytest.mark.parametrize(("target_s", "replicas"), [(0.01, 11), (0.2, 10), (1.0, 10), (60.0, 10)])
+def test_a_second_may_leave_as_much_as_may_wait(target_s: float, replicas: int) -> None:
+    """Of 48 seconds' steady load nothing: five in a row need what arrives."""
+    world = World()
+    world.load.target_s = target_s
+    assert world.steady(48, 60).standing.desired == replicas
+
+
+@pytest.mark.parametrize(("target_s", "replicas"), [(0.01, 11), (0.2, 10), (1.0, 6), (60.0, 6)])
+def test_a_lonely_busy_second_may_leave_as_much_as_may_wait(target_s: float, replicas: int) -> None:
+    world = World()
+    world.load.target_s = target_s
+    for _ in range(10):
+        world.steady(48, 1)
+        world.steady(4, 9)
+    assert world.standing.desired == replicas
+
+
 def test_zero_is_not_woken_without_a_request() -> None:
     world = World(bounds=replace(BOUNDS, least=0), standing=Standing(0))
     assert world.steady(0, 10).standing.desired == 0
@@ -188,12 +245,24 @@ def test_what_was_learned_of_a_second_is_not_learned_again() -> None:
     assert load.learned > 0.12
 
 
+@pytest.mark.parametrize(("seen", "quiet_s"), [(0, 7000), (5, KEPT_SECONDS)])
+def test_how_long_it_is_quiet_is_known_for_longer_than_gateways_keep(seen: int, quiet_s: int) -> None:
+    """The half hour is read again; `seen`: arrivals in its first second that were not told before."""
+    world = World()
+    world.steady(1, 1)
+    world.steady(0, 7000)
+    load, last = world.load.anew(), world.time - 1
+    for second in range(last - KEPT_SECONDS, last + 1):
+        load.add(Second(second, arrivals=seen if second == last - KEPT_SECONDS else 0))
+    assert load.last == last
+    assert last + 1 - load.quiet_since == quiet_s
+
+
 def test_nothing_is_learned_of_who_is_late_where_replicas_are_missing() -> None:
     world = World()
     world.steady(48, 60)
     before = world.load.margin
-    world.load.starved = True
-    world.steady(48, 600, waited_over_target=48)
+    world.steady(48, 600, waited_over_target=48, starved=True)
     assert world.load.margin == pytest.approx(before, abs=0.001)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aixcoder_operator.api.objects import Object
 from aixcoder_operator.api.status import AutoscalingStatus
 from aixcoder_operator.scaling.scaler import taken_over
 from tests.unit.scaling.gateways import NOON, World
@@ -111,6 +112,65 @@ def test_nothing_is_learned_where_replicas_are_missing(arrivals: int, ready: int
     playing.learn(sight(*workers, autoscaling={"maxReplicas": 20}, status={"desired": 20, "coldStartSeconds": 5}))
     playing.play(300, a=arrivals)
     assert ((playing.value("margin") or 0) < -0.0005) == learns
+
+
+def crowded(waiting: int = 0) -> tuple[Loop, Object]:
+    """Most that may be are there and too few: for ten minutes everybody is late. Two gateways."""
+    world = World()
+    gateways = [world.start(address) for address in ("a", "b")]
+    for gateway in gateways:
+        gateway.late = 1.0
+        gateway.ledger.of("ns", "demo").waiting = waiting
+    playing = Loop(world)
+    spec = {"maxReplicas": 4}
+    workers = [worker(f"w{number}", NOON - 100, NOON - 95) for number in range(4)]
+    playing.learn(sight(*workers, autoscaling=spec, status={"desired": 4, "coldStartSeconds": 5}))
+    playing.play(600, a=30, b=30)
+    return playing, spec
+
+
+def silent_for_a_while(playing: Loop, **requests: int) -> None:
+    """One of two gateways: when it answers again, all is read again."""
+    playing.world.at["b"].answers = False
+    playing.play(5, **requests)
+    playing.world.at["b"].answers = True
+    playing.play(3, **requests)
+    assert playing.value("gateways_unheard") == 0
+
+
+def test_what_taught_nothing_teaches_nothing_when_it_is_read_again() -> None:
+    playing, _ = crowded()
+    silent_for_a_while(playing, a=30, b=30)
+    assert playing.value("margin") == 0
+
+
+def test_a_new_leader_learns_nothing_of_a_time_with_too_few() -> None:
+    before, spec = crowded()
+    workers = [worker(f"w{number}", NOON - 100, NOON - 95) for number in range(4)]
+    after = Loop(before.world)
+    told = {"desired": 4, "coldStartSeconds": 5, "lastDecision": {"time": text(NOON - 7200), "reason": ""}}
+    after.learn(sight(*workers, autoscaling=spec, status=told))
+    after.play(5, a=30, b=30)
+    assert after.value("margin") == 0
+    assert after.value("wish") == before.value("wish")
+
+
+def test_a_queue_counts_though_its_seconds_are_read_again() -> None:
+    world = World()
+    for address in ("a", "b"):
+        world.start(address)
+    playing, seen = Loop(world), sight(status={"desired": 1, "coldStartSeconds": 30})
+    playing.learn(seen)
+    playing.play(100, a=10, b=10)
+    world.at["a"].ledger.of("ns", "demo").waiting = 300
+    playing.play(50, a=10, b=10)
+    most = playing.desired(seen)
+    world.at["a"].ledger.of("ns", "demo").waiting = 0
+    playing.play(15, a=10, b=10)  # the hold of the rise is over, that of the last second with a queue is not
+    silent_for_a_while(playing, a=10, b=10)
+    assert playing.desired(seen) == most
+    playing.play(60, a=10, b=10)
+    assert playing.desired(seen) < most
 
 
 stretches = st.lists(

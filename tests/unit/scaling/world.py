@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -40,14 +41,17 @@ class World:
     load: Load = field(default_factory=lambda: Load(CAPACITY, COLD_START_S))
     decisions: list[Decision] = field(default_factory=list)
     needs: list[float] = field(default_factory=list)
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=5))
 
     def play(self, seconds: Iterable[Second], *, all_heard: bool = True, ready: int = 1) -> Decision:
         """Take each second, its number counted from now, and decide after it."""
         for one in seconds:
             self.load.add(replace(one, second=self.time))
             self.needs.append(self.load.need)
+            self.recent.append(one.arrivals)
             self.time += 1
-            now = Now(float(self.time), one.queued, ready=ready, all_heard=all_heard)
+            rate = sum(self.recent) / len(self.recent)
+            now = Now(float(self.time), one.queued, ready=ready, all_heard=all_heard, arrivals_per_s=rate)
             self.decisions.append(decide(self.load, now, self.bounds, self.standing))
             self.standing = self.decisions[-1].standing
         return self.decisions[-1]
