@@ -173,7 +173,7 @@ def test_a_supervisor_killed_in_its_middle_is_repaired(cluster: LocalCluster, se
     assert_nothing_left(cluster)
 
 
-@pytest.mark.parametrize("repair", ["up", "down"])
+@pytest.mark.parametrize("repair", ["up", pytest.param("down", marks=LONG)])
 def test_down_killed_in_its_middle_is_repaired(cluster: LocalCluster, repair: str) -> None:
     cluster.up()
     killed = command("down", cluster)

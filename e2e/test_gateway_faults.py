@@ -45,7 +45,7 @@ def _worker(service: Service, name: str) -> Json:
     ("what", "fault"),
     [
         pytest.param("engine_stopped", faults.engine_stopped, id="its engine stands still"),
-        pytest.param("pod_frozen", faults.pod_frozen, id="all of its pod stands still"),
+        pytest.param("pod_frozen", faults.pod_frozen, id="all of its pod stands still", marks=pytest.mark.long),
         pytest.param("packets_dropped", faults.cut_off, id="its packets are dropped"),
     ],
 )

@@ -11,7 +11,8 @@ from xdist.scheduler import LoadScopeScheduling
 from e2e.cluster.controlplane import ControlPlane
 
 _namespaces = count(1)
-_RAY = frozenset({"replica", "serve", "benchmarks", "test_serve_rest.py"})
+_ALONE = frozenset({"gateway", "operator"})
+_STARTS_RAY = "test_serve_rest.py"
 
 
 class _Sides(LoadScopeScheduling):  # type: ignore[misc]
@@ -27,9 +28,7 @@ def side(nodeid: str) -> str:
     parts = PurePath(nodeid.partition("::")[0]).parts
     if "engine" in parts:
         return parts[-1]
-    if "gateway" in parts:
-        return "gateway"
-    return "ray" if _RAY.intersection(parts) else "operator"
+    return next((part for part in parts if part in _ALONE and parts[-1] != _STARTS_RAY), "others")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Sides:
