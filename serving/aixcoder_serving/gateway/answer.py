@@ -27,8 +27,7 @@ async def whole(flights: Sequence[Flight], ask: Ask, writer: Writer, exchange: E
 
     """
     answers, finishes = [], []
-    for n, flight in enumerate(flights):
-        piece = await flight.transcript.whole()
+    for n, piece in enumerate(await _wholes(flights)):
         if piece.finished is None:
             raise RuntimeError("a transcript that is whole has an end")
         prompt = ask.prompts[n // ask.samples]
@@ -69,6 +68,16 @@ async def stream(flights: Sequence[Flight], ask: Ask, writer: Writer, exchange: 
             raise
         account.ended(problem)
         await exchange.write(writer.broken(problem), last=True)
+
+
+async def _wholes(flights: Sequence[Flight]) -> list[Piece]:
+    """What each brings, once all have ended, or the first that fails has."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            reading = [group.create_task(flight.transcript.whole()) for flight in flights]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [one.result() for one in reading]
 
 
 async def empty(ask: Ask, writer: Writer, exchange: Exchange, account: Account) -> None:

@@ -7,7 +7,10 @@ client could then leave unseen: here pipelining is refused.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import random
+import sys
+import termios
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -17,8 +20,8 @@ SILENT_SECONDS = 10.0
 HEADERS_SECONDS = 5.0
 BODY_SECONDS = 10.0
 """From the last header to the end of the body."""
-STALL_SECONDS = 10.0
-"""For which a client may read nothing of an answer that waits for it."""
+STALL_SECONDS, STALL_BYTES = 10.0, 16 * 2**10
+"""For so long a client may read less than that of an answer that waits for it."""
 AGE_SECONDS = 300.0
 """After which, give or take a fifth, a connection ends with its next answer: else editors stay at the oldest pod."""
 HEADER_BYTES = 16 * 1024
@@ -143,7 +146,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""
         super().pause_writing()
-        self._stall = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+        self._watch_for_stall()
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
@@ -151,6 +154,27 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
+
+    def _watch_for_stall(self) -> None:
+        """Abort where the client reads next to nothing for so long; to one that reads slowly all is sent.
+
+        While writing is paused nothing is added to what is still to go out.
+        """
+        left = self._unread()
+
+        def look() -> None:
+            if self._unread() <= left - STALL_BYTES:
+                self._watch_for_stall()
+            else:
+                self.transport.abort()
+
+        self._stall = self.loop.call_later(STALL_SECONDS, look)
+
+    def _unread(self) -> int:
+        """Bytes that the client's machine has not got: ours, and the kernel's, which takes more in large pieces."""
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        kernels = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)) if descriptor >= 0 else bytes(4)
+        return self.transport.get_write_buffer_size() + int.from_bytes(kernels, sys.byteorder)
 
     def _begin(self) -> None:
         self._receiving, self._in_headers, self._header_bytes = True, True, 0

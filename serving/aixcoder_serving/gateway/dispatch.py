@@ -96,7 +96,8 @@ class _Waiter:
 class _Queue:
     """The requests of one deployment that wait, and for how long a place is held there."""
 
-    def __init__(self) -> None:
+    def __init__(self, deployment: DeploymentView) -> None:
+        self.deployment = deployment
         self.waiting: FairQueue[_Waiter] = FairQueue()
         self.hold_seconds = _FIRST_HOLD
 
@@ -145,7 +146,8 @@ class Dispatcher:
         """Give places, as long as there are any; to be called whenever something may have changed."""
         view = self._routes.view or routing.NOTHING
         for queue in self._queues.values():
-            while (entry := queue.waiting.peek()) is not None:
+            # To find who is next takes a look at all that wait: not with each report while nothing is free.
+            while self._has_room(queue) and (entry := queue.waiting.peek()) is not None:
                 wish = entry.what.wish
                 if entry.what.place.done():  # its client has left, and has not been told yet
                     queue.waiting.remove(entry)
@@ -202,28 +204,37 @@ class Dispatcher:
                 self.pump()
 
     def _admit(self, queue: _Queue, ledger: DeploymentLedger, wish: Wish) -> None:
-        """Make room for a new request, or refuse it."""
-        if wish.editor is not None:
-            for older in queue.waiting.of_editor(wish.key, wish.editor):
-                if _continues(wish, older.what.wish) and not older.what.place.done():
-                    queue.waiting.remove(older)
-                    older.what.place.set_exception(Superseded())
+        """Refuse a new request, or let it in: what it goes on with, and who has too much there, make room for it.
+
+        Raises:
+            Problem: it would wait for too long, or its own key has filled the queue. What it goes on with waits on.
+
+        """
         addresses = self._addresses(wish.deployment)
         if not addresses:
             ledger.count("wakes")
-        if len(queue.waiting) >= HELD_MOST or queue.waiting.bytes + wish.size > HELD_BYTES:
-            largest = queue.waiting.newest_of_largest()
+        older = [
+            entry
+            for entry in (queue.waiting.of_editor(wish.key, wish.editor) if wish.editor is not None else ())
+            if _continues(wish, entry.what.wish) and not entry.what.place.done()
+        ]
+        slots = self._fleet.slots(addresses)
+        if slots:
+            seconds = queue.waiting.ahead_of(wish.key, len(older)) * queue.hold_seconds / slots
+            if seconds > wish.patience:
+                raise problems.overloaded(round(seconds))
+        more, more_bytes = 1 - len(older), wish.size - sum(entry.size for entry in older)
+        while (by_bytes := queue.waiting.bytes + more_bytes > HELD_BYTES) or len(queue.waiting) + more > HELD_MOST:
+            largest = queue.waiting.newest_of_largest(by_bytes=by_bytes)
             if largest is None or largest.key == wish.key:
                 raise problems.overloaded(round(wish.patience))
             # No key fills the queue alone: the newest of the one that has the most there makes room.
             queue.waiting.remove(largest)
             if not largest.what.place.done():
                 largest.what.place.set_exception(problems.overloaded(round(largest.what.wish.patience)))
-        slots = self._fleet.slots(addresses)
-        if slots:
-            seconds = queue.waiting.ahead_of(wish.key) * queue.hold_seconds / slots
-            if seconds > wish.patience:
-                raise problems.overloaded(round(seconds))
+        for entry in older:
+            queue.waiting.remove(entry)
+            entry.what.place.set_exception(Superseded())
 
     def _is_outdated(self, queue: _Queue, wish: Wish) -> bool:
         """A replica refused it, and what its editor typed meanwhile waits already."""
@@ -263,7 +274,13 @@ class Dispatcher:
         return problems.overloaded(1) if self._addresses(wish.deployment) else problems.no_replica()
 
     def _queue(self, deployment: DeploymentView) -> _Queue:
-        return self._queues.setdefault(deployment.metadata.uid, _Queue())
+        uid = deployment.metadata.uid
+        if uid not in self._queues:
+            self._queues[uid] = _Queue(deployment)
+        return self._queues[uid]
+
+    def _has_room(self, queue: _Queue) -> bool:
+        return any(self._fleet.load(address).room for address in self._addresses(queue.deployment))
 
     def _forget(self) -> None:
         """Keep no queue of a deployment that is no more."""

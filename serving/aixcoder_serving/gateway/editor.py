@@ -13,6 +13,7 @@ from aixcoder_serving.protocol import CompletionRequest
 TRIMMED = 200
 """Characters by which a prefix may be shorter than an older one that it still continues."""
 
+_ANCHOR_CHARACTERS = 16_384  # more tells no better where a file is, and takes its time
 _LEAST_LINE = 8  # characters: shorter lines, such as a brace, are in every file
 
 
@@ -67,7 +68,7 @@ def continues(new: CompletionRequest, old: CompletionRequest) -> bool:
 
 
 def _anchor(prefix: str) -> bytes:
-    lines = prefix[: max(len(prefix) // 2, 256)].splitlines()
+    lines = prefix[: min(max(len(prefix) // 2, 256), _ANCHOR_CHARACTERS)].splitlines()
     digests = [
         hashlib.blake2b(line.strip().encode(errors="surrogatepass"), digest_size=16).digest()
         for line in lines

@@ -45,6 +45,10 @@ class _Flow(Generic[T]):
     def count(self) -> int:
         return sum(len(entries) for entries in self.editors.values())
 
+    @property
+    def bytes(self) -> int:
+        return sum(entry.size for entries in self.editors.values() for entry in entries)
+
     def next(self) -> Waiting[T]:
         entries = min(self.editors.values(), key=lambda entries: min(entry.deadline for entry in entries))
         return entries[-1]
@@ -124,19 +128,19 @@ class FairQueue(Generic[T]):
         flow = self._flows.get(key)
         return list(flow.editors.get(who, ())) if flow is not None else []
 
-    def newest_of_largest(self) -> Waiting[T] | None:
-        """The request that came last of the key with the most that wait; None where nobody waits."""
+    def newest_of_largest(self, *, by_bytes: bool = False) -> Waiting[T] | None:
+        """The request that came last of the key with the most that wait, or bytes of them; None where nobody waits."""
         waiting = [flow for flow in self._flows.values() if flow.editors]
         if not waiting:
             return None
-        largest = max(waiting, key=lambda flow: flow.count)
+        largest = max(waiting, key=lambda flow: flow.bytes if by_bytes else flow.count)
         return max((entries[-1] for entries in largest.editors.values()), key=lambda entry: entry.since)
 
-    def ahead_of(self, key: str) -> int:
-        """Requests that would be served before a new one of this key, with all weights equal."""
+    def ahead_of(self, key: str, without: int = 0) -> int:
+        """Requests that would be served before a new one of this key in the place of `without`, all weights equal."""
         flow = self._flows.get(key)
-        own = flow.count if flow is not None else 0
-        return sum(min(other.count, own + 1) for other in self._flows.values())
+        own = flow.count - without if flow is not None else 0
+        return own + sum(min(other.count, own + 1) for other in self._flows.values() if other is not flow)
 
 
 def _place(entry: Waiting[T]) -> Editor | Waiting[T]:

@@ -231,7 +231,7 @@ class Flight:
 
         """
         space = self._airspace
-        if isinstance(error, Lost):
+        if isinstance(error, Lost) and not space.fleet.load(address).leaving:  # else its grace was over: no death
             space.poison.death(self._identity, self._clock())
         if self._lost or not space.budget.spend():
             raise _lost(error) from error

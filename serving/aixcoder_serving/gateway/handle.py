@@ -100,8 +100,10 @@ async def _answer(
     who = editor(key.id or None, key.shared, exchange.headers.get(SESSION_HEADER), ask.user)
     ledger = gateway.ledger.of(deployment.metadata.namespace, deployment.metadata.name)
     body, wishes = Body(), []
-    for request in to_requests(ask, deployment.spec.completion, account.id, cache_salt(key)):
-        text_bytes = _text_bytes(request)
+    requests = to_requests(ask, deployment.spec.completion, account.id, cache_salt(key))
+    for number, request in enumerate(requests):
+        if number % ask.samples == 0:  # those of one prompt are alike
+            text_bytes, home = _text_bytes(request), affinity(who, request)
         wishes.append(
             Wish(
                 deployment=deployment,
@@ -109,9 +111,9 @@ async def _answer(
                 key=key.id,
                 weight=key.weight,
                 editor=who,
-                affinity=affinity(who, request),
+                affinity=home,
                 tokens=_tokens(gateway, request, text_bytes, longest),
-                size=size // max(len(ask.prompts), 1),
+                size=size // len(requests),
                 text_bytes=text_bytes,
                 patience=patience(exchange.headers, dialect.patience_seconds),
                 body=body,

@@ -28,6 +28,8 @@ class ReplicaLoad:
         """The last one; None until the first, and while its stream is broken."""
         self.version = PROTOCOL_VERSION
         """In which it wants its requests: ours, until it has told another one."""
+        self.leaving = False
+        """Whether it told, when it was last heard, that it ends."""
         self._full = False
         self._since: dict[str, _Dispatch] = {}
 
@@ -52,7 +54,7 @@ class ReplicaLoad:
 
     def take(self, report: LoadReport) -> None:
         """The replica told its load."""
-        self.report, self._full, self.version = report, False, report.version
+        self.report, self._full, self.version, self.leaving = report, False, report.version, report.draining
         self._drop_reported()
 
     def unheard(self) -> None:

@@ -284,6 +284,37 @@ async def test_load_is_told_to_who_asks_since_a_second(
         assert response.status == 400
 
 
+async def test_a_client_that_reads_slowly_gets_all(
+    gateway: Running, table: Table, start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For much longer than one that reads nothing is waited for."""
+    monkeypatch.setattr(connection, "STALL_SECONDS", 0.5)
+    table.serve(start_replica("a" * 200).address)
+    host, port = gateway.url.removeprefix("http://").split(":")
+    body = json.dumps({"prompt": script(all_={"deltas": 30_000})}).encode()
+
+    def read_slowly() -> bytes:
+        with socket.socket() as client:
+            # A small window, so that what is not read waits at the gateway.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect((host, int(port)))
+            head = (
+                f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+            )
+            client.sendall(head.encode() + body)
+            answer = b""
+            while piece := client.recv(2**16):
+                answer += piece
+                time.sleep(len(piece) / 2e6)
+            return answer
+
+    began = time.monotonic()
+    answer = (await asyncio.to_thread(read_slowly)).partition(b"\r\n\r\n")[2]
+    print(f"{len(answer)} bytes in {time.monotonic() - began:.1f} s")
+    assert json.loads(answer)["choices"][0]["text"]
+    assert time.monotonic() - began > 2 * connection.STALL_SECONDS
+
+
 async def test_a_client_that_reads_nothing_holds_nobody_up(
     gateway: Running, table: Table, start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -78,12 +79,13 @@ def a_wish(
     who: Editor | None = None,
     prefix: str = "x",
     patience: float = 5.0,
+    size: int = 10,
     deployment: DeploymentView = DEPLOYMENT,
     body: Body | None = None,
 ) -> Wish:
     request = CompletionRequest(id=name, prefix=prefix, suffix="s", sampling=Sampling(max_tokens=50))
     body = body or Body()
-    return Wish(deployment, request, key, 1.0, who, affinity(who, request), 100, 10, 0, patience, body=body)
+    return Wish(deployment, request, key, 1.0, who, affinity(who, request), 100, size, 0, patience, body=body)
 
 
 @dataclass
@@ -482,6 +484,67 @@ async def test_no_key_fills_the_queue_alone(monkeypatch: pytest.MonkeyPatch) -> 
             await greedy[2]  # the newest of the largest makes room
         assert (caught.value.code, caught.value.status) == ("overloaded", 503)
         assert [task.done() for task in greedy] == [False, False, True, True]
+
+
+async def test_no_key_fills_the_queue_with_few_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bytes are the bound, the one with the most of them makes room: not the one with the most requests."""
+    monkeypatch.setattr(dispatch, "HELD_BYTES", 100)
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        small = [desk.ask(f"s{n}", key="small", size=5) for n in range(4)]
+        large = [desk.ask(f"l{n}", key="large", size=40) for n in range(3)]
+        await desk.settle()
+        assert [task.done() for task in small] == [False] * 4
+        with pytest.raises(Problem):
+            await large[2]
+        more = desk.ask("s4", key="small", size=5)
+        await desk.settle()
+        assert not more.done()
+        with pytest.raises(Problem):
+            await large[1]
+        assert not large[0].done()
+
+
+async def test_who_is_refused_supersedes_nothing() -> None:
+    """The one that waits keeps the place that it has earned."""
+    who = Editor("k", "e")
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        older = desk.ask("older", who=who, prefix="def f")
+        await desk.settle()
+        desk.dispatcher._queue(DEPLOYMENT).hold_seconds = 1e3
+        others = [desk.ask(f"o{n}", key=f"k{n}", patience=1e6) for n in range(3)]
+        newer = desk.ask("newer", who=who, prefix="def fo")
+        await desk.settle()
+        with pytest.raises(Problem):
+            await newer
+        assert not older.done()
+        patient = desk.ask("patient", who=who, prefix="def fo", patience=1e6)
+        await desk.settle()
+        with pytest.raises(Superseded):
+            await older
+        assert not any(task.done() for task in (*others, patient))
+
+
+async def test_nobody_is_looked_for_while_nothing_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To find who is next takes a look at all that wait, and each report of each replica asks."""
+    async with opened() as desk:
+        desk.reports.tell(ONE, 0)
+        desk.reports.tell(TWO, 0)
+        desk.ask("r")
+        await desk.settle()
+        queue = desk.dispatcher._queue(DEPLOYMENT).waiting
+        peek = Mock(wraps=queue.peek)
+        monkeypatch.setattr(queue, "peek", peek)
+        for _ in range(100):
+            desk.reports.tell(ONE, 0)
+        assert not peek.called
+        desk.reports.tell(ONE, 1)
+        await desk.settle()
+        assert peek.called
+        assert desk.placed == {"r": ONE}
 
 
 async def test_what_a_request_should_avoid_is_used_where_all_others_are_full() -> None:

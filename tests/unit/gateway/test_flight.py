@@ -80,9 +80,9 @@ class Replicas:
         self.tell(address)
         await self.ends[address]
 
-    def tell(self, address: str, version: int = PROTOCOL_VERSION) -> None:
+    def tell(self, address: str, version: int = PROTOCOL_VERSION, *, draining: bool = False) -> None:
         report = LoadReport(number=1, slots=4, running=0, waiting=0, room=4, tokens=0, blocks_free=1, steps=0)
-        self.takers[address](report.model_copy(update={"version": version}))
+        self.takers[address](report.model_copy(update={"version": version, "draining": draining}))
 
 
 @dataclass
@@ -216,6 +216,20 @@ async def test_replicas_that_leave_are_no_deaths() -> None:
     async with sky([STARTED, Left("x")], [STARTED, Left("y")], WHOLE) as up:
         with pytest.raises(Problem, match="went away"):
             await up.whole(up.wish())
+        assert await up.whole(up.wish("again")) == "abc"
+
+
+async def test_the_end_of_a_grace_is_no_death() -> None:
+    """Its reports end before its completions are told to leave."""
+    async with sky([STARTED, 60.0], [STARTED, 60.0], WHOLE) as up:
+        reader = asyncio.create_task(up.whole(up.wish()))
+        for number in range(2):
+            await asyncio.sleep(0.02)
+            address = up.replicas.asked[number][0]
+            up.replicas.tell(address, draining=True)
+            up.replicas.ends[address].set_exception(Lost("its grace is over"))
+        with pytest.raises(Problem, match="went away"):
+            await asyncio.wait_for(reader, 1)
         assert await up.whole(up.wish("again")) == "abc"
 
 
