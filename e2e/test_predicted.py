@@ -22,7 +22,7 @@ from e2e.service import Service, record
 
 MOST = 2
 """Replicas: what two cores run beside everything else."""
-TOKENS = 2000
+TOKENS = 200
 PROMPT_TOKENS = 12
 END_S = 600.0
 RATES = ((200.0, 0.4), (200.0, 2.0), (200.0, 0.4))
