@@ -24,7 +24,7 @@ from e2e.service import Service
 
 T = TypeVar("T")
 
-GUARD_SECONDS = 120.0
+GUARD_SECONDS = 60.0
 """When a program that comes back counts as lost."""
 _API_SERVER = "kube-apiserver"
 _PROXY = "kube-proxy"
@@ -118,7 +118,9 @@ def api_server_away(cluster: LocalCluster) -> Iterator[None]:
 
 def _restart_proxy(cluster: LocalCluster) -> None:
     """Return when the new kube-proxy sends a new Service's connections to its endpoint: it follows both kinds."""
-    os.kill(program(cluster, _PROXY).pid, signal.SIGKILL)
+    killed = program(cluster, _PROXY)
+    network = os.open(f"/proc/{killed.pid}/ns/net", os.O_RDONLY)  # its successor's too
+    os.kill(killed.pid, signal.SIGKILL)
     service: Json = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -134,7 +136,6 @@ def _restart_proxy(cluster: LocalCluster) -> None:
         "ports": [{"port": 80, "name": ""}],
     }
     objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": [service, endpoints]})
-    network = os.open(f"/proc/{program(cluster, _PROXY).pid}/ns/net", os.O_RDONLY)
     try:
         cluster.kubectl("apply", "--filename=-", stdin=objects)
         _until(f"{_PROXY} followed the API server", lambda: _NOBODY in _nft(network, "list", "ruleset") or None)

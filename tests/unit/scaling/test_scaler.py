@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from aixcoder_operator.api.objects import Object
 from aixcoder_operator.api.status import AutoscalingStatus
+from aixcoder_operator.plan.observed import Observed
 from aixcoder_operator.scaling.scaler import taken_over
 from tests.unit.scaling.gateways import NOON, World
 from tests.unit.scaling.scaled import Loop, sight, text, worker
@@ -114,19 +115,21 @@ def test_nothing_is_learned_where_replicas_are_missing(arrivals: int, ready: int
     assert ((playing.value("margin") or 0) < -0.0005) == learns
 
 
-def crowded(waiting: int = 0) -> tuple[Loop, Object]:
-    """Most that may be are there and too few: for ten minutes everybody is late. Two gateways."""
-    world = World()
-    gateways = [world.start(address) for address in ("a", "b")]
-    for gateway in gateways:
-        gateway.late = 1.0
-        gateway.ledger.of("ns", "demo").waiting = waiting
-    playing = Loop(world)
-    spec = {"maxReplicas": 4}
+def at_most(status: Object) -> Observed:
+    """All replicas that may be are there."""
     workers = [worker(f"w{number}", NOON - 100, NOON - 95) for number in range(4)]
-    playing.learn(sight(*workers, autoscaling=spec, status={"desired": 4, "coldStartSeconds": 5}))
+    return sight(*workers, autoscaling={"maxReplicas": 4}, status={"desired": 4, "coldStartSeconds": 5} | status)
+
+
+def crowded() -> Loop:
+    """They are too few: for ten minutes everybody is late. Two gateways."""
+    world = World()
+    for address in ("a", "b"):
+        world.start(address).late = 1.0
+    playing = Loop(world)
+    playing.learn(at_most({}))
     playing.play(600, a=30, b=30)
-    return playing, spec
+    return playing
 
 
 def silent_for_a_while(playing: Loop, **requests: int) -> None:
@@ -139,17 +142,15 @@ def silent_for_a_while(playing: Loop, **requests: int) -> None:
 
 
 def test_what_taught_nothing_teaches_nothing_when_it_is_read_again() -> None:
-    playing, _ = crowded()
+    playing = crowded()
     silent_for_a_while(playing, a=30, b=30)
     assert playing.value("margin") == 0
 
 
 def test_a_new_leader_learns_nothing_of_a_time_with_too_few() -> None:
-    before, spec = crowded()
-    workers = [worker(f"w{number}", NOON - 100, NOON - 95) for number in range(4)]
+    before = crowded()
     after = Loop(before.world)
-    told = {"desired": 4, "coldStartSeconds": 5, "lastDecision": {"time": text(NOON - 7200), "reason": ""}}
-    after.learn(sight(*workers, autoscaling=spec, status=told))
+    after.learn(at_most({"lastDecision": {"time": text(NOON - 7200), "reason": ""}}))
     after.play(5, a=30, b=30)
     assert after.value("margin") == 0
     assert after.value("wish") == before.value("wish")
